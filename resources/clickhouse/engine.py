@@ -1,0 +1,163 @@
+"""Connections: a ClickHouse server over HTTP(S), or the embedded engine, behind one `session()`.
+
+`CLICKHOUSE_URL` chooses: `http[s]://user:password@host:port/database` or `chdb:///absolute/path`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from filelock import FileLock, Timeout
+
+from resources.clickhouse.errors import WarehouseError, explain
+from resources.http import register_secret
+
+LINGER_S = 0.25  # an engine stays open between inserts that follow each other at once
+LOCK_TIMEOUT_S = 900
+
+
+class Server:
+    """A ClickHouse server; one client with its own connection pool, shared by all threads of the process."""
+
+    embedded = False
+
+    def __init__(self, url: str, ca_bundle: str | None) -> None:
+        self._url = urlsplit(url)
+        self._ca_bundle = ca_bundle
+        self._client: Client | None = None
+        self._mutex = threading.Lock()
+        if self._url.password:
+            register_secret(unquote(self._url.password))
+
+    @contextmanager
+    def session(self) -> Iterator[Client]:
+        with self._mutex:
+            if self._client is None:
+                self._client = self._connect()
+        yield self._client
+
+    def _connect(self) -> Client:
+        secure = self._url.scheme == "https"
+        try:
+            return clickhouse_connect.get_client(
+                host=self._url.hostname or "localhost",
+                port=self._url.port or (8443 if secure else 8123),
+                username=unquote(self._url.username or "default"),
+                password=unquote(self._url.password or ""),
+                database=self._url.path.strip("/") or "default",
+                interface="https" if secure else "http",
+                ca_cert=self._ca_bundle if secure else None,
+                autogenerate_session_id=False,
+                client_name="svod",
+                send_receive_timeout=600,
+            )
+        except Exception as error:
+            raise explain(error, f"connecting to {self._url.hostname}") from None
+
+
+class Embedded:
+    """ClickHouse inside this process, in one directory.
+
+    The engine admits one process a directory, so an inter-process lock is held from opening to closing. It is closed as
+    soon as nobody writes or reads for `LINGER_S`: a load that waits for its source leaves the warehouse to others.
+    """
+
+    embedded = True
+    _by_path: ClassVar[dict[str, Embedded]] = {}
+    _registry: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def at(cls, path: str) -> Embedded:
+        """The engine of a directory; the same object for the whole process, since chdb is process-wide too."""
+        resolved = str(Path(path).resolve())
+        with cls._registry:
+            return cls._by_path.setdefault(resolved, cls(resolved))
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._mutex = threading.RLock()
+        self._depth = 0
+        self._client: Client | None = None
+        self._lock = FileLock(f"{path}.lock", thread_local=False)
+        self._timer: threading.Timer | None = None
+
+    @contextmanager
+    def session(self) -> Iterator[Client]:
+        with self._mutex:
+            if self._timer:
+                self._timer.cancel()
+            client = self._client or self._open()
+            self._depth += 1
+            try:
+                yield client
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._timer = threading.Timer(LINGER_S, self.close)
+                    self._timer.daemon = True
+                    self._timer.start()
+
+    def _open(self) -> Client:
+        for other in list(self._by_path.values()):
+            if other is not self:
+                other.close()
+        try:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except Timeout:
+            raise WarehouseError(
+                f"The embedded warehouse {self._path} has been in use by another process for {LOCK_TIMEOUT_S} s. "
+                "Wait for the other run, or use a ClickHouse server (CLICKHOUSE_URL=https://…) for parallel work."
+            ) from None
+        except OSError as error:
+            raise explain(error, f"opening the embedded warehouse {self._path}") from None
+        try:
+            self._client = clickhouse_connect.get_client(interface="chdb", path=self._path)
+        except Exception as error:
+            self._lock.release()
+            raise explain(error, f"opening the embedded warehouse {self._path}") from None
+        return self._client
+
+    def close(self) -> None:
+        """Close the engine if nobody uses it; it opens again by itself."""
+        with self._mutex:
+            if self._depth or self._client is None:
+                return
+            client, self._client = self._client, None
+            try:
+                client.close()
+            finally:
+                self._lock.release()
+
+
+def engine_for(url: str, ca_bundle: str | None) -> Server | Embedded:
+    """The engine that CLICKHOUSE_URL names.
+
+    Raises WarehouseError, naming the variable, for a URL of another form.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "chdb":
+        path = url.removeprefix("chdb://")
+        if not path.startswith("/"):
+            raise WarehouseError("CLICKHOUSE_URL: chdb needs an absolute path, as in chdb:///var/lib/svod/warehouse")
+        return Embedded.at(path)
+    if scheme in ("http", "https") and urlsplit(url).hostname:
+        return Server(url, ca_bundle)
+    raise WarehouseError(
+        "CLICKHOUSE_URL must be http[s]://user:password@host:port/database or chdb:///absolute/path; "
+        f"it has the scheme {scheme or '(none)'!r}"
+    )
+
+
+@atexit.register
+def _close_engines() -> None:
+    for engine in list(Embedded._by_path.values()):
+        engine.close()

@@ -1,0 +1,59 @@
+"""What went wrong in the warehouse, in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import dagster as dg
+
+from resources.http import redact
+
+_CODE = re.compile(r"(?:Code: |error code )(\d+)")
+
+# ClickHouse error codes (system.errors) that a retry will not heal, and what the user must do.
+_PERMANENT = {
+    516: "ClickHouse refused the user name or the password: correct CLICKHOUSE_URL",
+    194: "ClickHouse wants a password: put it into CLICKHOUSE_URL",
+    192: "ClickHouse does not know the user in CLICKHOUSE_URL",
+    193: "ClickHouse refused the password in CLICKHOUSE_URL",
+    81: "the database named in CLICKHOUSE_URL does not exist",
+    164: "ClickHouse is read-only for this user: grant INSERT, CREATE and ALTER, or use another user in CLICKHOUSE_URL",
+    497: "the ClickHouse user lacks a right",
+    243: "ClickHouse has no disk space left: free some and run again",
+}
+_DISK_FULL = ("No space left on device", "NOT_ENOUGH_SPACE")
+_READ_ONLY = ("Read-only file system", "Permission denied", "READONLY")
+
+
+class WarehouseError(dg.Failure):
+    """The warehouse cannot do what was asked. `retry` tells whether another attempt may succeed."""
+
+    def __init__(self, description: str, *, retry: bool = False, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(description=redact(description), metadata=metadata, allow_retries=retry)
+
+
+def explain(error: BaseException, doing: str) -> WarehouseError:
+    """Turn a driver's or the system's error into one line; nothing of the connection URL gets into it."""
+    if isinstance(error, WarehouseError):
+        return error
+    text = str(error)
+    found = _CODE.search(text)
+    code = int(found.group(1)) if found else 0
+    if any(mark in text for mark in _DISK_FULL):
+        code = 243
+    if code in _PERMANENT:
+        return WarehouseError(f"While {doing}: {_PERMANENT[code]} (ClickHouse error {code}).")
+    if any(mark in text for mark in _READ_ONLY):
+        return WarehouseError(f"While {doing}: the warehouse cannot be written to (read-only, or no permission).")
+    if "certificate" in text.lower():
+        return WarehouseError(
+            f"While {doing}: the TLS certificate of ClickHouse is not trusted; for a private CA set CLICKHOUSE_CA_BUNDLE."
+        )
+    if code:
+        return WarehouseError(f"While {doing}: ClickHouse error {code}: {_first_line(text)}", retry=code in (159, 209, 210, 241, 252))
+    return WarehouseError(f"While {doing}: ClickHouse did not answer ({type(error).__name__}: {_first_line(text)})", retry=True)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else ""

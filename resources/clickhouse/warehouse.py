@@ -1,0 +1,494 @@
+"""The warehouse: make a table fit, load records into it, remember how far a source has been read.
+
+A load is one object: `with warehouse.load(table, asset=...) as load: load.add(...); load.finish(...)`. Records arrive as
+JSON text and are inserted into an inlet, a `Null` table of `String` columns with two materialized views: one types every
+value into the table, one keeps what does not fit in `svod.rejected_rows`. So one insert is one pass in the engine, for a
+server and for the embedded engine alike, and Python never touches a cell.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Any, Literal
+
+import dagster as dg
+import lz4.frame
+from clickhouse_connect.driver.client import Client
+from pydantic import Field, PrivateAttr
+
+from resources.clickhouse.engine import Embedded, Server, engine_for
+from resources.clickhouse.errors import WarehouseError, explain
+from resources.clickhouse.table import DELETED, LOADED_AT, Table, literal, quote
+
+SYSTEM = "svod"
+VIEWS = "bi"
+READ_SETTINGS = {
+    "input_format_skip_unknown_fields": 1,
+    "input_format_null_as_default": 1,
+    "input_format_json_read_numbers_as_strings": 1,
+    "input_format_json_read_bools_as_strings": 1,
+    "input_format_json_read_arrays_as_strings": 1,
+    "input_format_json_read_objects_as_strings": 1,
+    "input_format_json_throw_on_bad_escape_sequence": 0,  # a lone surrogate half is kept as it is written
+    "input_format_parallel_parsing": 0,  # a batch is small: one thread parses it while the next one is on the wire
+    "materialized_views_ignore_errors": 0,
+}
+INSERT_ATTEMPTS = 4
+PURGE_EVERY = 8  # inserts; the embedded engine's allocator gives memory back to the system only when asked
+RESUME_WITHIN_DAYS = 7
+
+_LOAD_LOG = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.load_log{{cluster}} (
+  asset LowCardinality(String) COMMENT 'Dagster asset key',
+  kind LowCardinality(String) COMMENT 'full, window, increment or snapshot',
+  window_from Nullable(DateTime64(3, 'UTC')) COMMENT 'Lower bound of the source''s change time, inclusive',
+  window_to Nullable(DateTime64(3, 'UTC')) COMMENT 'Upper bound, exclusive; NULL: until the read',
+  rows UInt64, rejected UInt64,
+  requests UInt32 COMMENT 'HTTP requests', commands UInt32 COMMENT 'Calls inside them',
+  waited_s Float64 COMMENT 'Seconds spent waiting for the source''s limits',
+  api_s Float64 COMMENT 'Seconds of HTTP requests, summed', duration_s Float64,
+  source_time DateTime64(3, 'UTC') COMMENT 'The source''s clock when the load began',
+  watermark Nullable(DateTime64(3, 'UTC')) COMMENT 'Everything changed before this instant is here',
+  started_at DateTime64(3, 'UTC'), finished_at DateTime64(3, 'UTC'),
+  load_id String, run_id String
+) ENGINE = {{engine}} ORDER BY (asset, finished_at) COMMENT 'One row a finished load, written after its last row'"""
+
+_REJECTED = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.rejected_rows{{cluster}} (
+  table_name LowCardinality(String), row_key String, reasons Array(String), raw String COMMENT 'The record as JSON',
+  load_id String, rejected_at DateTime('UTC')
+) ENGINE = {{engine}} ORDER BY (table_name, row_key, reasons) COMMENT 'Rows with a value that did not fit its column'"""
+
+_PROGRESS = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.load_progress{{cluster}} (
+  asset String, window String, state LowCardinality(String), progress String,
+  source_time DateTime64(3, 'UTC'), updated_at DateTime64(6, 'UTC')
+) ENGINE = {{engine}} ORDER BY (asset, window) COMMENT 'How far a long load has come, so that a killed one goes on'"""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """What `ensure` did to a table. `retyped` maps a column to the new column that holds its new type."""
+
+    created: bool = False
+    added: tuple[str, ...] = ()
+    retyped: Mapping[str, str] = field(default_factory=dict)
+    view: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.created or self.added or self.retyped)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A load that was begun and not finished: where it came to, and the source's clock when it began."""
+
+    progress: str
+    source_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What one load brought."""
+
+    load_id: str
+    rows: int
+    rejected: int
+    duration_s: float
+
+
+class WarehouseResource(dg.ConfigurableResource):
+    """One ClickHouse warehouse: a server, or the embedded engine in a directory."""
+
+    url: str = Field(description="CLICKHOUSE_URL: http[s]://user:password@host:port/database or chdb:///path", repr=False)
+    ca_bundle: str | None = Field(default=None, description="File with the CA certificates to trust, for https")
+    cluster: str | None = Field(default=None, description="Cluster for ON CLUSTER DDL and Replicated engines")
+    insert_rows: int = Field(default=10_000, gt=0, description="Rows that are gathered before one insert")
+    _ready: bool = PrivateAttr(default=False)
+    _inserts: int = PrivateAttr(default=0)
+
+    @cached_property
+    def engine(self) -> Server | Embedded:
+        return engine_for(self.url, self.ca_bundle)
+
+    @contextmanager
+    def session(self, doing: str = "reading the warehouse") -> Iterator[Client]:
+        """A client with the system tables in place; errors come out as WarehouseError."""
+        try:
+            with self.engine.session() as client:
+                if not self._ready:
+                    self._create_system_tables(client)
+                    self._ready = True
+                yield client
+        except dg.Failure:
+            raise
+        except Exception as error:
+            raise explain(error, doing) from None
+
+    def query(self, sql: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Rows of a SELECT."""
+        with self.session() as client:
+            return list(client.query(sql, parameters=parameters).result_rows)  # type: ignore[arg-type]
+
+    def command(self, sql: str) -> None:
+        with self.session("changing the warehouse") as client:
+            client.command(sql)
+
+    # Structure
+
+    @property
+    def _on_cluster(self) -> str:
+        return f" ON CLUSTER {quote(self.cluster)}" if self.cluster else ""
+
+    def _engine(self, kind: str, *arguments: str) -> str:
+        return f"{'Replicated' if self.cluster else ''}{kind}({', '.join(arguments)})"
+
+    def _create_system_tables(self, client: Client) -> None:
+        for database in (SYSTEM, VIEWS):
+            client.command(f"CREATE DATABASE IF NOT EXISTS {database}{self._on_cluster}")
+        for ddl, engine in (
+            (_LOAD_LOG, self._engine("MergeTree")),
+            (_REJECTED, self._engine("ReplacingMergeTree", "rejected_at")),
+            (_PROGRESS, self._engine("ReplacingMergeTree", "updated_at")),
+        ):
+            client.command(ddl.format(cluster=self._on_cluster, engine=engine))
+
+    def columns(self, table: Table) -> dict[str, tuple[str, str]]:
+        """name -> (type, comment) of a table as it is now; empty if there is none."""
+        with self.session() as client:
+            return self._columns(client, table)
+
+    def _columns(self, client: Client, table: Table) -> dict[str, tuple[str, str]]:
+        found = client.query(
+            "SELECT name, type, comment FROM system.columns WHERE database = {d:String} AND table = {t:String} ORDER BY position",
+            parameters={"d": table.database, "t": table.name},
+        )
+        return {name: (type_, comment) for name, type_, comment in found.result_rows}
+
+    def plan(self, table: Table) -> tuple[Table, SchemaChange]:
+        """What `ensure` would change. A column whose type changed gets a successor `<name>__v2`, never a silent cast."""
+        with self.session() as client:
+            return _fit(table, self._columns(client, table))
+
+    def ensure(self, table: Table) -> tuple[Table, SchemaChange]:
+        """Create the table or add what it lacks (nothing is dropped), and refresh its `bi` view.
+
+        Returns the table as loads must see it, and what was changed.
+        """
+        with self.session(f"preparing the table {table.full_name}") as client:
+            existing = self._columns(client, table)
+            table, change = _fit(table, existing)
+            if change.created:
+                client.command(f"CREATE DATABASE IF NOT EXISTS {quote(table.database)}{self._on_cluster}")
+                client.command(table.create_sql(engine=self._table_engine(table), cluster=self._on_cluster))
+            else:
+                self._add_columns(client, table, existing)
+            viewed = self._ensure_view(client, table)
+            return table, SchemaChange(change.created, change.added, change.retyped, viewed)
+
+    def _table_engine(self, table: Table) -> str:
+        version = [LOADED_AT, DELETED] if table.tombstones else [LOADED_AT]
+        return self._engine("ReplacingMergeTree", *version)
+
+    def _add_columns(self, client: Client, table: Table, existing: Mapping[str, tuple[str, str]]) -> None:
+        parts = []
+        for name, type_, comment in table.definitions():
+            if name not in existing:
+                parts.append(f"ADD COLUMN IF NOT EXISTS {quote(name)} {type_} COMMENT {literal(comment)}")
+            elif comment and existing[name][1] != comment:
+                parts.append(f"COMMENT COLUMN {quote(name)} {literal(comment)}")
+        if parts:
+            client.command(f"ALTER TABLE {table.sql_name}{self._on_cluster} {', '.join(parts)}")
+
+    def _ensure_view(self, client: Client, table: Table) -> bool:
+        """`bi.<table>`: current rows only, without the loader's bookkeeping of deleted ones. True if it changed."""
+        wanted = [n for n in self._columns(client, table) if n != DELETED]
+        view = f"{VIEWS}.{quote(table.name)}"
+        seen = client.query(
+            "SELECT name FROM system.columns WHERE database = {d:String} AND table = {t:String} ORDER BY position",
+            parameters={"d": VIEWS, "t": table.name},
+        )
+        if [row[0] for row in seen.result_rows] == wanted:
+            return False
+        columns = ", ".join(quote(n) for n in wanted)
+        where = f" WHERE {DELETED} = 0" if table.tombstones else ""
+        comment = f" COMMENT {literal(table.comment)}" if table.comment else ""
+        client.command(
+            f"CREATE OR REPLACE VIEW {view}{self._on_cluster} AS SELECT {columns} FROM {table.sql_name} FINAL{where}{comment}"
+        )
+        return True
+
+    # Watermarks and progress
+
+    def watermark(self, asset: str) -> datetime | None:
+        """Everything that changed at the source before this instant is in the warehouse; None before the first full load."""
+        found = self.query(f"SELECT max(watermark) FROM {SYSTEM}.load_log WHERE asset = {{a:String}}", {"a": asset})
+        return _utc(found[0][0])
+
+    def watermarks(self) -> dict[str, datetime]:
+        """Asset -> watermark, of all assets that have one."""
+        found = self.query(f"SELECT asset, max(watermark) AS w FROM {SYSTEM}.load_log GROUP BY asset HAVING w IS NOT NULL")
+        return {asset: at for asset, w in found if (at := _utc(w))}
+
+    def unfinished(self, asset: str, window: str) -> Unfinished | None:
+        """The load of this window that was begun lately and never finished."""
+        found = self.query(
+            f"SELECT progress, source_time FROM {SYSTEM}.load_progress FINAL WHERE asset = {{a:String}} AND window = {{w:String}}"
+            f" AND state = 'open' AND updated_at > now() - INTERVAL {RESUME_WITHIN_DAYS} DAY",
+            {"a": asset, "w": window},
+        )
+        if not found:
+            return None
+        source_time = _utc(found[0][1])
+        return Unfinished(found[0][0], source_time if source_time and source_time.year > 1971 else None)
+
+    def note_progress(self, asset: str, window: str, state: Literal["open", "done"], progress: str, source_time: datetime | None) -> None:
+        with self.session("noting the progress of a load") as client:
+            row = [asset, window, state, progress, source_time or datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC)]
+            client.insert(
+                f"{SYSTEM}.load_progress", [row], column_names=["asset", "window", "state", "progress", "source_time", "updated_at"]
+            )
+
+    # Loading
+
+    def load(self, table: Table, *, asset: str, run_id: str = "", context: Mapping[str, str] | None = None) -> Load:
+        """Begin a load. `table` comes from `ensure`; `context` holds the values of its context columns."""
+        return Load(self, table, asset, run_id, dict(context or {}))
+
+    def retire_children(self, table: Table, owner: str, owners: Sequence[str], before: datetime, where: Mapping[str, str]) -> None:
+        """Mark rows of re-read parents as gone that the source did not list again.
+
+        Rows of `owners` (values of the column `owner`) whose `dt_inserted` is older than `before` get a tombstone.
+        """
+        if not owners:
+            return
+        names = [n for n, _, _ in table.definitions()]
+        values = {LOADED_AT: f"toDateTime({int(before.timestamp())}, 'UTC')", DELETED: "1"}
+        chosen = ", ".join(f"{values[n]} AS {quote(n)}" if n in values else quote(n) for n in names)
+        fixed = "".join(f" AND {quote(c)} = {literal(v)}" for c, v in where.items())
+        into = f"INSERT INTO {table.sql_name} ({', '.join(quote(n) for n in names)})"
+        with self.session(f"retiring rows of {table.full_name}") as client:
+            for at in range(0, len(owners), 5000):
+                listed = ", ".join(literal(o) for o in owners[at : at + 5000])
+                client.command(
+                    f"{into} SELECT {chosen} FROM {table.sql_name} FINAL WHERE {quote(owner)} IN ({listed}){fixed}"
+                    f" AND {LOADED_AT} < toDateTime({int(before.timestamp())}, 'UTC') SETTINGS prefer_column_name_to_alias = 1"
+                )
+
+    def insert_text(self, client: Client, target: str, body: bytes, comment: Mapping[str, Any]) -> None:
+        """One insert of JSON rows, repeated when the connection breaks: the same rows again change nothing."""
+        settings: dict[str, Any] = {**READ_SETTINGS, "log_comment": json.dumps(comment)}
+        compression = None
+        if not self.engine.embedded:
+            body, compression = lz4.frame.compress(body), "lz4"
+        for attempt in range(1, INSERT_ATTEMPTS + 1):
+            try:
+                client.raw_insert(target, insert_block=body, fmt="JSONEachRow", settings=settings, compression=compression)
+                break
+            except Exception as error:
+                failure = explain(error, f"inserting into {target}")
+                if not failure.allow_retries or attempt == INSERT_ATTEMPTS:
+                    raise failure from None
+                time.sleep(2.0**attempt / 4)
+        self._inserts += 1
+        if self.engine.embedded and self._inserts % PURGE_EVERY == 0:
+            client.command("SYSTEM JEMALLOC PURGE")
+
+
+class Load:
+    """One load of one table: gathers batches, inserts them, and writes the load log when it is finished.
+
+    Leaving the `with` block without `finish` (an error) writes no log row, so the load is repeated.
+    """
+
+    def __init__(self, warehouse: WarehouseResource, table: Table, asset: str, run_id: str, context: dict[str, str]) -> None:
+        self.warehouse, self.table, self.asset = warehouse, table, asset
+        self.context = context
+        self.load_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+        self.rows = 0
+        self._run_id = run_id
+        self._started = datetime.now(UTC)
+        self._clock = time.monotonic()
+        self._pending: list[bytes] = []
+        self._pending_rows = 0
+        self._read_at: datetime | None = None
+        self._progress: tuple[str, str, datetime | None] | None = None
+        self._inlet: str | None = None
+        self._stage: str | None = None
+        self._stage_parts: list[str] = []
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._stage is None:
+            return
+        with self.warehouse.session() as client:
+            self._drop_stage(client)
+
+    def add(self, body: bytes, count: int, read_at: datetime, progress: tuple[str, str, datetime | None] | None = None) -> None:
+        """Take a batch of JSON objects; insert when enough are gathered.
+
+        `read_at` is the source's clock when they were read: it becomes `dt_inserted`, so that of two overlapping loads
+        the row read last wins. `progress` = (window, progress, source time) is noted once these rows are in.
+        """
+        if not count and progress is None:
+            return
+        if count:
+            self._pending.append(body)
+            self._pending_rows += count
+            self._read_at = min(self._read_at or read_at, read_at)
+        self._progress = progress or self._progress
+        if self._pending_rows >= self.warehouse.insert_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Insert what is gathered, then note the progress."""
+        if self._pending:
+            comment = {"load": self.load_id, "read_at": str(int((self._read_at or self._started).timestamp())), **self.context}
+            with self.warehouse.session(f"inserting into {self.table.full_name}") as client:
+                if self._inlet is None:
+                    self._inlet = self._open_inlet(client)
+                self.warehouse.insert_text(client, self._inlet, b"\n".join(self._pending), comment)
+            self.rows += self._pending_rows
+            self._pending, self._pending_rows, self._read_at = [], 0, None
+        if self._progress:
+            window, progress, source_time = self._progress
+            self.warehouse.note_progress(self.asset, window, "open", progress, source_time)
+            self._progress = None
+
+    def rejected(self) -> int:
+        """Rows of this load with a value that did not fit."""
+        if not self.rows:
+            return 0
+        sql = f"SELECT count() FROM {SYSTEM}.rejected_rows FINAL WHERE table_name = {{t:String}} AND load_id = {{l:String}}"
+        return int(self.warehouse.query(sql, {"t": self.table.full_name, "l": self.load_id})[0][0])
+
+    def finish(
+        self,
+        *,
+        kind: Literal["full", "window", "increment", "snapshot"],
+        source_time: datetime,
+        watermark: datetime | None = None,
+        window: tuple[datetime | None, datetime | None] = (None, None),
+        requests: int = 0,
+        commands: int = 0,
+        waited_s: float = 0.0,
+        api_s: float = 0.0,
+        days: Sequence[date] = (),
+    ) -> LoadResult:
+        """Insert the rest, put a stage in place, and write the log row, last of all.
+
+        `days` are the days that a `replace_window` load holds completely, also those without a row.
+        """
+        self.flush()
+        if self.table.mode != "upsert":
+            self._put_in_place(days)
+        rejected = self.rejected()
+        result = LoadResult(self.load_id, self.rows, rejected, time.monotonic() - self._clock)
+        row = {
+            "asset": self.asset,
+            "kind": kind,
+            "window_from": window[0],
+            "window_to": window[1],
+            "rows": self.rows,
+            "rejected": rejected,
+            "requests": requests,
+            "commands": commands,
+            "waited_s": waited_s,
+            "api_s": api_s,
+            "duration_s": result.duration_s,
+            "source_time": source_time,
+            "watermark": watermark,
+            "started_at": self._started,
+            "finished_at": datetime.now(UTC),
+            "load_id": self.load_id,
+            "run_id": self._run_id,
+        }
+        with self.warehouse.session("writing the load log") as client:
+            client.insert(f"{SYSTEM}.load_log", [list(row.values())], column_names=list(row))
+        return result
+
+    def _open_inlet(self, client: Client) -> str:
+        """The Null table with its two views. Its name carries the table's fingerprint: it is never altered."""
+        table, on_cluster = self.table, self.warehouse._on_cluster
+        target, suffix = table.sql_name, table.fingerprint()
+        if table.mode != "upsert":
+            suffix = self.load_id
+            self._stage = f"{table.name}__stage_{self.load_id}"
+            client.command(table.create_sql(name=self._stage, engine=self.warehouse._table_engine(table), cluster=on_cluster))
+            target = self._stage_sql
+        names = [f"{SYSTEM}.{quote(f'{part}__{table.database}__{table.name}__{suffix}')}" for part in ("inlet", "typing", "misfits")]
+        inlet, typing, misfits = names
+        columns = ", ".join(f"{quote(s)} String" for s in table.inlet_columns())
+        # IF NOT EXISTS on all three, in every process: when the last one returns, the inlet is whole whoever made it.
+        client.command(f"CREATE TABLE IF NOT EXISTS {inlet}{on_cluster} ({columns}) ENGINE = Null")
+        client.command(f"CREATE MATERIALIZED VIEW IF NOT EXISTS {typing}{on_cluster} TO {target} AS {table.select_sql(inlet)}")
+        client.command(
+            f"CREATE MATERIALIZED VIEW IF NOT EXISTS {misfits}{on_cluster} TO {SYSTEM}.rejected_rows AS {table.misfits_sql(inlet)}"
+        )
+        if self._stage:
+            self._stage_parts = names
+        return inlet
+
+    @property
+    def _stage_sql(self) -> str:
+        return f"{quote(self.table.database)}.{quote(self._stage or '')}"
+
+    def _put_in_place(self, days: Sequence[date]) -> None:
+        """Swap the stage in: the whole table, or exactly the days that were loaded."""
+        table, on_cluster = self.table, self.warehouse._on_cluster
+        with self.warehouse.session(f"putting {table.full_name} in place") as client:
+            if self._stage is None:  # the source has no rows at all: an empty stage is put in place
+                self._inlet = self._open_inlet(client)
+            if table.mode == "snapshot":
+                client.command(f"EXCHANGE TABLES {table.sql_name} AND {self._stage_sql}{on_cluster}")
+                return
+            filled = {row[0] for row in client.query(f"SELECT DISTINCT {table.day} FROM {self._stage_sql}").result_rows}
+            if stray := filled - set(days):
+                raise WarehouseError(f"{table.full_name}: rows of {sorted(stray)[:3]} came with a load of other days")
+            for day in days:
+                what = f"REPLACE PARTITION ID '{day:%Y%m%d}' FROM {self._stage_sql}" if day in filled else f"DROP PARTITION ID '{day:%Y%m%d}'"
+                client.command(f"ALTER TABLE {table.sql_name}{on_cluster} {what}")
+
+    def _drop_stage(self, client: Client) -> None:
+        for name in self._stage_parts:
+            client.command(f"DROP TABLE IF EXISTS {name}{self.warehouse._on_cluster} SYNC")
+        client.command(f"DROP TABLE IF EXISTS {self._stage_sql}{self.warehouse._on_cluster} SYNC")
+        self._stage = None
+
+
+def _fit(table: Table, existing: Mapping[str, tuple[str, str]]) -> tuple[Table, SchemaChange]:
+    """The table as it must be written given what exists: changed types move to successor columns."""
+    if not existing:
+        return table, SchemaChange(created=True)
+    columns, retyped = [], {}
+    for column in table.columns:
+        name = _successor(column.name, column.type, existing)
+        if name != column.name:
+            retyped[column.name] = name
+        columns.append(replace(column, name=name))
+    fitted = replace(table, columns=tuple(columns))
+    added = tuple(n for n, _, _ in fitted.definitions() if n not in existing)
+    return fitted, SchemaChange(added=added, retyped=retyped)
+
+
+def _successor(name: str, type_: str, existing: Mapping[str, tuple[str, str]]) -> str:
+    candidate, version = name, 1
+    while candidate in existing and existing[candidate][0] != type_:
+        version += 1
+        candidate = f"{name}__v{version}"
+    return candidate
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+__all__ = ["Load", "LoadResult", "SchemaChange", "Unfinished", "WarehouseError", "WarehouseResource"]
