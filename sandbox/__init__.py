@@ -1,0 +1,1 @@
+"""Emulators of source systems on loopback: to try the loaders without credentials, and to test them."""

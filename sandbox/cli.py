@@ -1,0 +1,17 @@
+"""Command line: one sub-command per emulated system."""
+
+import typer
+
+from sandbox.bitrix24.cli import app as bitrix24
+
+app = typer.Typer(
+    help="Emulators of source systems on loopback: try the loaders without credentials.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.add_typer(bitrix24, name="bitrix24")
+
+
+@app.callback()
+def main() -> None:
+    """Emulators of source systems on loopback: try the loaders without credentials."""
