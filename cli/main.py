@@ -1,0 +1,69 @@
+"""The `svod` command. Commands import what they need when they run, so that `svod --help` is instant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.formats import Format
+from cli.project import embedded_postgres, ensure_local, enter, fail, out
+from resources.postgres import PostgresError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # they may hold a secret
+    help="Company systems in one ClickHouse warehouse, loaded with Dagster.",
+)
+
+
+@app.command()
+def env() -> None:
+    """Write .env for local use; fills only what is empty."""
+    filled = ensure_local(enter())
+    out.print(f".env: filled {', '.join(filled)}" if filled else ".env: nothing to fill, everything has a value")
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded PostgreSQL, so that dagster and dg commands work."""
+    folder = enter()
+    ensure_local(folder)
+    try:
+        started = embedded_postgres(folder).start()
+    except PostgresError as error:
+        raise fail(str(error)) from None
+    out.print("PostgreSQL started." if started else "PostgreSQL is running already.")
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded PostgreSQL."""
+    try:
+        stopped = embedded_postgres(enter()).stop()
+    except PostgresError as error:
+        raise fail(str(error)) from None
+    out.print("PostgreSQL stopped." if stopped else "PostgreSQL is not running.")
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
+) -> None:
+    """Dagster UI and daemon, with the embedded PostgreSQL and the sandbox where .env names them; Ctrl-C stops all."""
+    from cli.dev import dev as run
+
+    run(port, deals)
+
+
+@app.command()
+def query(
+    sql: str,
+    form: Annotated[Format, typer.Option("--format", help="table shows the first 1000 rows, csv and json all.")] = Format.table,
+) -> None:
+    """Run one SQL statement in the warehouse and print its rows."""
+    from cli.query import query as run
+
+    run(sql, form)
