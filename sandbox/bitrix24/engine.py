@@ -64,7 +64,6 @@ class Engine:
             try:
                 body = run.batch(params) if method == "batch" else run.single(method, params)
             except RestError as error:
-                portal.stats_data.nested_errors[error.code] += error.status != 429
                 return Answer(error.status, dumps(error.body()))
         if run.seconds > portal.config.request_cut:
             return Answer(504, GATEWAY_HTML, "text/html")

@@ -263,7 +263,8 @@ SOURCE_DESCRIPTION|string|Дополнительно об источнике
 POST|string|Должность
 """
     + _ADDRESS.strip()
-    + "\nEXPORT|char|Участвует в экспорте контактов\nHAS_PHONE|char|Задан телефон|ro\nHAS_EMAIL|char|Задан e-mail|ro"
+    + "\nEXPORT|char|Участвует в экспорте контактов\n"
+    + "HAS_PHONE|char|Задан телефон|ro\nHAS_EMAIL|char|Задан e-mail|ro"
     + _PEOPLE
     + _DATES.strip()
     + """

@@ -33,7 +33,6 @@ _REASONS = {
 class HttpRequest:
     """A complete request as read from the socket."""
 
-    method: str = "GET"
     path: str = "/"
     query: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -161,6 +160,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: Any = httptools.HttpRequestParser(self)
         self._request = HttpRequest()
+        self._url = b""
         self._chunks: list[bytes] = []
         self._size = 0
         self._queue: list[HttpRequest] = []
@@ -193,12 +193,10 @@ class Connection(asyncio.Protocol):
     # parser callbacks
 
     def on_message_begin(self) -> None:
-        self._request, self._chunks, self._size = HttpRequest(), [], 0
+        self._request, self._url, self._chunks, self._size = HttpRequest(), b"", [], 0
 
     def on_url(self, url: bytes) -> None:
-        split = urlsplit(url.decode("latin-1"))
-        self._request.path += split.path[1:] if not self._request.query else ""
-        self._request.query += split.query
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -213,7 +211,8 @@ class Connection(asyncio.Protocol):
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
-        self._request.method = self._parser.get_method().decode()
+        split = urlsplit(self._url.decode("latin-1"))
+        self._request.path, self._request.query = split.path, split.query
         self._request.keep_alive = self._parser.should_keep_alive()
         self._request.body = b"".join(self._chunks)
         self._queue.append(self._request)

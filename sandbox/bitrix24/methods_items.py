@@ -1,7 +1,6 @@
-"""Lists and single rows: crm.<entity>.list/get, crm.item.list/get, stage history, activities, product rows."""
+"""Lists and single rows: classic and universal methods, stage history, activities, product rows."""
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -129,7 +128,8 @@ def _spoil(call: Call, table: Table, row: dict[str, Any]) -> dict[str, Any]:
             row[name] = ({}, [], False, "")[number % 4]
         dated = spec.type in ("date", "datetime") and isinstance(value, str) and len(value) > 18
         if call.fault("locale_dates") and dated:
-            row[name] = f"{value[8:10]}.{value[5:7]}.{value[:4]} {value[11:19]}"
+            text = str(value)
+            row[name] = f"{text[8:10]}.{text[5:7]}.{text[:4]} {text[11:19]}"
     return row
 
 
@@ -220,9 +220,8 @@ def item_table(call: Call) -> Table:
 
 def _multi_entries(table: Table, position: int) -> list[dict[str, Any]]:
     """The `fm` array of crm.item.*."""
-    entries: Iterable[Any] = (
-        entry for name in _MULTI_KEYS if name in table.fields for entry in table.value(position, name)
-    )
+    names = [name for name in _MULTI_KEYS if name in table.fields]
+    entries = [entry for name in names for entry in cast("list[dict[str, Any]]", table.value(position, name))]
     return [
         {"id": e["ID"], "valueType": e["VALUE_TYPE"], "value": e["VALUE"], "typeId": e["TYPE_ID"]}
         for e in entries

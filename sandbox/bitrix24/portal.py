@@ -591,11 +591,7 @@ class Portal:
             return []
         if (type_id, owner) in self.products:
             return self.products[type_id, owner]
-        return (
-            []
-            if table.touched[position] and not table.hashes[position]
-            else product_rows(self.config.seed, type_id, owner)
-        )
+        return [] if table.appended(position) else product_rows(self.config.seed, type_id, owner)
 
     # mutation, clock, statistics ----------------------------------------------------------------
 

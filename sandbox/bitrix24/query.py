@@ -15,6 +15,7 @@ from sandbox.bitrix24.table import Table
 from sandbox.bitrix24.wire import RELATIONS
 
 PAGE = 50
+_MAX_ID = 2**62
 
 _OPERATORS = ("!=%", "!%=", "!@", "!=", "!%", "=%", "%=", ">=", "<=", "!", "=", ">", "<", "@", "%")
 _TEXT_OPERATORS = {"%", "!%", "=%", "%=", "!=%", "!%="}
@@ -145,7 +146,7 @@ class Condition:
         return value == wanted
 
     def _ordered(self, value: Any) -> bool:
-        wanted = self.values[0] if self.values else None
+        wanted: Any = self.values[0] if self.values else None
         if value is None:
             return False
         if wanted is None:
@@ -198,7 +199,7 @@ def compile_filter(raw: dict[str, Any], rules: FilterRules, any_of: bool = False
         if key.lower() == "logic":
             continue
         if rules.logic and key.isdigit() and isinstance(value, dict | list):
-            inner = dict(enumerate(value)) if isinstance(value, list) else value
+            inner: dict[Any, Any] = dict(enumerate(value)) if isinstance(value, list) else value
             logic = str(inner.get("logic", inner.get("LOGIC", "AND"))).upper()
             children.append(compile_filter({str(k): v for k, v in inner.items()}, rules, logic == "OR"))
             continue
@@ -288,16 +289,15 @@ class TableQuery:
         for child in () if self._group.any_of else self._group.children:
             if isinstance(child, Group) or child.spec.name != "ID" or not child.values:
                 continue
-            numbers = [value or 0 for value in child.values]
+            # searchsorted would convert the whole array for a float
+            numbers = [int(min(value or 0, _MAX_ID)) for value in child.values]
             match child.operator:
-                case ">":
-                    low = max(low, int(np.searchsorted(ids, numbers[0], side="right")))
-                case ">=":
-                    low = max(low, int(np.searchsorted(ids, numbers[0])))
-                case "<":
-                    high = min(high, int(np.searchsorted(ids, numbers[0])))
-                case "<=":
-                    high = min(high, int(np.searchsorted(ids, numbers[0], side="right")))
+                case ">" | ">=":
+                    side = "right" if child.operator == ">" else "left"
+                    low = max(low, int(np.searchsorted(ids, numbers[0], side=side)))
+                case "<" | "<=":
+                    side = "right" if child.operator == "<=" else "left"
+                    high = min(high, int(np.searchsorted(ids, numbers[0], side=side)))
                 case "=" | "@":
                     low = max(low, int(np.searchsorted(ids, min(numbers))))
                     high = min(high, int(np.searchsorted(ids, max(numbers), side="right")))

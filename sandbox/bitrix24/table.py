@@ -119,6 +119,10 @@ class Table:
     def row(self, position: int) -> Row:
         return {name: self.value(position, name) for name in self.fields}
 
+    def appended(self, position: int) -> bool:
+        """Whether the row was created after the start rather than generated."""
+        return self.profile[position] == _BLANK
+
     def find(self, identifier: int) -> int:
         """Position of an id, dead or alive; -1 when there never was such a row."""
         position = int(np.searchsorted(self.ids[: self.size], identifier))

@@ -47,6 +47,28 @@ def loads(text: bytes) -> Any:
         return json.loads(text)
 
 
+class _Days(dict[int, bytes]):
+    """Days since 1970 -> `2024-08-30T`."""
+
+    def __missing__(self, day: int) -> bytes:
+        date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
+        text = self[day] = date.strftime("%Y-%m-%dT").encode()
+        return text
+
+
+class _Times(dict[int, bytes]):
+    """Seconds of the day -> `14:29:00+03:00`."""
+
+    def __init__(self, suffix: bytes) -> None:
+        super().__init__()
+        self._suffix = suffix
+
+    def __missing__(self, second: int) -> bytes:
+        clock = b"%02d:%02d:%02d" % (second // 3600, second // 60 % 60, second % 60) + self._suffix
+        self[second] = clock
+        return clock
+
+
 class Wire:
     """Encoders of one portal: depends on its offset and its form of dates."""
 
@@ -57,38 +79,25 @@ class Wire:
         sign = "+" if self.offset >= 0 else "-"
         hours, minutes = divmod(abs(self.offset) // 60, 60)
         self._suffix = f"{sign}{hours:02d}:{minutes:02d}".encode()
-        self._days: dict[int, bytes] = {}
-        self._times: dict[int, bytes] = {}
+        self._days = _Days()
+        self._times = _Times(self._suffix)
         self._file_reads = 0
 
     def iso(self, seconds: float) -> str:
         """`2024-08-30T14:29:00+03:00`"""
-        return self._stamp(int(seconds)).decode()
-
-    def _day(self, day: int) -> bytes:
-        text = self._days.get(day)
-        if text is None:
-            text = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).strftime("%Y-%m-%dT").encode()
-            self._days[day] = text
-        return text
-
-    def _stamp(self, seconds: int) -> bytes:
-        day, second = divmod(seconds + self.offset, DAY)
-        clock = self._times.get(second)
-        if clock is None:
-            clock = b"%02d:%02d:%02d" % (second // 3600, second // 60 % 60, second % 60) + self._suffix
-            self._times[second] = clock
-        return self._day(day) + clock
+        return self.datetime(int(seconds))[1:-1].decode()
 
     def datetime(self, seconds: int) -> bytes:
-        return b'"' + self._stamp(seconds) + b'"'
+        day, second = divmod(seconds + self.offset, DAY)
+        return b'"%b%b"' % (self._days[day], self._times[second])
 
     def date_encoder(self, name: str) -> Encoder:
         """Midnight UTC expressed in the portal offset, or local midnight."""
         utc = self.date_form == "utc" or (self.date_form == "mixed" and zlib.crc32(name.encode()) % 2 == 0)
         shift = self.offset if utc and self.offset > 0 else 0
         clock = b"%02d:%02d:00" % (shift // 3600, shift // 60 % 60) + self._suffix
-        return lambda day: b'"' + self._day(day) + clock + b'"'
+        days = self._days
+        return lambda day: b'"%b%b"' % (days[day], clock)
 
     def _file(self, number: int, universal: bool) -> bytes:
         self._file_reads += 1
@@ -116,7 +125,9 @@ class Wire:
             return lambda value: b'"1"' if value else b'"0"'
         if kind == "double" and not spec.user_field:
             return lambda value: b'"%.2f"' % value
-        if kind in _INTEGERS or kind.startswith("crm_enum") or kind in ("double", "enumeration", "location"):
+        if kind in _INTEGERS:
+            return lambda value: b'"%d"' % value
+        if kind.startswith("crm_enum") or kind in ("double", "enumeration", "location"):
             return lambda value: f'"{value}"'.encode()
         return dumps
 
@@ -168,7 +179,7 @@ class Renderer:
     def __init__(
         self, table: Table, wire: Wire, columns: list[tuple[str, FieldSpec]], universal: bool
     ) -> None:
-        self._table = table
+        self._table, self._wire, self._universal = table, wire, universal
         self._columns = [(dumps(key), spec, wire.encoder(spec, universal)) for key, spec in columns]
         self._moving = [item for item in self._columns if self._moves(item[1])]
         self._templates: dict[int, bytes] = {}
@@ -194,6 +205,11 @@ class Renderer:
         parts = [key + b":" + encode(value(position, spec.name)) for key, spec, encode in self._columns]
         return b"{" + b",".join(parts) + b"}"
 
+    def _singles(self, spec: FieldSpec, values: list[Any]) -> list[bytes]:
+        """Encoded column of a single field, without a call for empty values."""
+        scalar, empty = self._wire.scalar(spec, self._universal), empty_literal(spec, self._universal)
+        return [empty if value is None else scalar(value) for value in values]
+
     def rows(self, positions: Any) -> list[bytes]:
         """JSON objects of the rows at these positions, in order."""
         if not len(positions):
@@ -202,15 +218,21 @@ class Renderer:
         ids, hashes = table.ids[positions].tolist(), table.hashes[positions].tolist()
         created, modified = table.created[positions].tolist(), table.modified[positions].tolist()
         profiles = table.profile[positions].tolist()
+        known = {"ID": ids, table.created_field: created, table.modified_field: modified}
         moving = []
         for _, spec, encode in self._moving:
             own = table.own(spec.name)
-            if own is None:
-                values = table.profile_values(spec.name)
-                moving.append([encode(values[p]) for p in profiles])
+            if spec.name in known:
+                values = known[spec.name]
+            elif own is None:
+                repeated = table.profile_values(spec.name)
+                values = [repeated[p] for p in profiles]
             else:
-                arguments = zip(ids, hashes, created, modified, strict=True)
-                moving.append([encode(own(i, h, c, m)) for i, h, c, m in arguments])
+                values = [own(*row) for row in zip(ids, hashes, created, modified, strict=True)]
+            if spec.multiple:
+                moving.append([encode(value) for value in values])
+            else:
+                moving.append(self._singles(spec, values))
         own_values = zip(*moving, strict=True) if moving else [()] * len(ids)
         result = [self._template(p) % v for p, v in zip(profiles, own_values, strict=True)]
         if table.overlay:
