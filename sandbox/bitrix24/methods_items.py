@@ -144,7 +144,8 @@ def _rules(call: Call, table: Table, *, universal: bool) -> FilterRules:
     if not universal:
         names = {name: spec for name, spec in table.fields.items() if spec.classic}
         return FilterRules(names, strict=False, logic=False, offset=wire.offset)
-    originals = {spec.name: spec for spec in table.fields.values() if spec.user_field}
+    # UPPER names are accepted too: widely used clients sort crm.item.list by ID
+    originals = {spec.name: spec for spec in table.fields.values() if spec.universal}
     server = config.item_date_literals == "server"
     return FilterRules(
         table.by_camel | originals, strict=True, logic=True, offset=wire.offset, server_dates=server
