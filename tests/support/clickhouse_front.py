@@ -4,15 +4,15 @@
         client = clickhouse_connect.get_client(dsn=server.url("loader"), secure=True, ca_cert=server.ca_file)
         server.faults.cut_reply()  # the next INSERT is done, and its client never hears of it
 
-The engine is one to a process, so it lives in a subprocess: this same file run as a script. The parent tells it
-what to do over its standard input, one JSON object a line, and gets one line back; when that input ends, the
-server ends too. What the server speaks follows https://clickhouse.com/docs/interfaces/http and, for statuses,
+The engine is one to a process, so it lives in a subprocess: this same file run as a script. The parent tells
+it what to do over its standard input, one JSON object a line, and gets one line back; when that input ends,
+the server ends too. What it speaks follows https://clickhouse.com/docs/interfaces/http and, for statuses,
 ClickHouse's `src/Server/HTTP/exceptionCodeToHTTPStatus.cpp`.
 
-As a real server, unlike the engine alone: several statements in one request are refused (code 62), a GET cannot
-write (164), two requests of one session at once are refused (373). Unlike a real server: sessions keep nothing
-between requests, results are built in memory before they are sent, and there is no `ON CLUSTER`, no external data
-and no SQL user.
+As a real server, unlike the engine alone: several statements in one request are refused (code 62), a GET
+cannot write (164), two requests of one session at once are refused (373). Unlike a real server: sessions keep
+nothing between requests, results are built in memory before they are sent, and there is no `ON CLUSTER`, no
+external data and no SQL user.
 """
 
 import base64
@@ -61,6 +61,7 @@ START_S = 60.0
 ANSWER_S = 30.0
 IDLE_S = 60.0
 LONGEST_DELAY_S = 120.0
+LONGEST_WAIT_S = 20.0
 BODY_LIMIT = 512 * 1024 * 1024
 PIECE = 64 * 1024
 HEAD = 4096
@@ -75,8 +76,8 @@ class Request:
     """What the server saw of one request; passwords are never kept.
 
     `statement` is its first 4096 characters without the data of an INSERT, `settings` what the URL asked for
-    beside the transport's own parameters, `received` the bytes of the body as they came, `status` the HTTP one or
-    0 if the connection was cut, `code` ClickHouse's error code or 0.
+    beside the transport's own parameters, `received` the bytes of the body as they came, `status` the HTTP
+    one or 0 if the connection was cut, `code` ClickHouse's error code or 0.
     """
 
     method: str
@@ -94,8 +95,8 @@ class Request:
 class Faults:
     """Arms faults; each hits the next `times` requests whose statement matches the expression `match`.
 
-    `times=None` means every one until `clear()`. Faults armed earlier are used up first. The pings of a client
-    carry no statement and are never hit; `ClickHouseFront.kill()` is for a server that is not there.
+    `times=None` means every one until `clear()`. Faults armed earlier are used up first. The pings of a
+    client carry no statement and are never hit; `ClickHouseFront.kill()` is for a server that is not there.
     """
 
     def __init__(self, tell: Callable[[dict[str, Any]], Any]) -> None:
@@ -104,7 +105,8 @@ class Faults:
     def cut_insert(self, after_bytes: int = 0, *, times: int | None = 1, match: str = INSERT) -> None:
         """Drop the connection once `after_bytes` of the body have come; nothing is inserted.
 
-        A body that is shorter is read whole, dropped and not executed. Decided every 64 KiB.
+        A body that is shorter is read whole, dropped and not executed. Decided every 64 KiB. A client may
+        send the statement again by itself: `times=None` is for one that must not succeed.
         """
         self._arm("cut_body", times, match, after_bytes=after_bytes)
 
@@ -115,7 +117,7 @@ class Faults:
     def answer(
         self, status: int, body: str = "", *, times: int | None = 1, match: str = ANY, executed: bool = False
     ) -> None:
-        """Answer like a gateway: `status` without a ClickHouse code, before or after the statement is done."""
+        """Answer like a gateway: `status`, no ClickHouse code, before or after the statement is done."""
         self._arm("answer", times, match, status=status, body=body or f"status {status}\n", executed=executed)
 
     def error(self, code: int, name: str, message: str, *, times: int | None = 1, match: str = ANY) -> None:
@@ -136,6 +138,10 @@ class Faults:
     def delay(self, seconds: float, *, times: int | None = 1, match: str = ANY) -> None:
         """Hold the request that long, then execute it though the client be gone; `clear()` lets it go on."""
         self._arm("delay", times, match, seconds=min(seconds, LONGEST_DELAY_S))
+
+    def spent(self, seconds: float = 0) -> bool:
+        """Whether nothing is armed any more, waiting that long (20 s at most) for the last fault to hit."""
+        return self._tell({"do": "spent", "seconds": min(seconds, LONGEST_WAIT_S)})["spent"]
 
     def clear(self) -> None:
         """Disarm everything and release what is delayed."""
@@ -259,9 +265,9 @@ def clickhouse_front(
 ) -> Iterator[ClickHouseFront]:
     """Serve the engine directory `path` on a free loopback port until the block ends.
 
-    `users` are names and passwords. Those in `readonly_users` have a profile with `readonly = 1`: no writes and
-    no settings of their own. With `tls` the port speaks only HTTPS, with the certificate that this authority
-    issued.
+    `users` are names and passwords. Those in `readonly_users` have a profile with `readonly = 1`: no writes
+    and no settings of their own. With `tls` the port speaks only HTTPS, with the certificate that this
+    authority issued.
     """
     server = ClickHouseFront(Path(path), users, tls, readonly_users)
     server.start()
@@ -616,39 +622,41 @@ class ArmedFaults:
     """The faults of the running server, shared by its threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._armed: list[dict[str, Any]] = []
         self._released = threading.Event()
 
     def arm(self, fault: dict[str, Any]) -> None:
-        with self._lock:
-            self._armed.append(fault)
+        with self._changed:
+            self._armed.append({**fault, "released": self._released})
 
     def clear(self) -> None:
-        with self._lock:
+        with self._changed:
             self._armed.clear()
             self._released.set()
             self._released = threading.Event()
 
+    def spent(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._armed, seconds)
+
     def take(self, kind: str, statement: str) -> dict[str, Any] | None:
         """The first armed fault of that kind that the statement matches, used up by one."""
-        with self._lock:
+        with self._changed:
             for fault in self._armed:
                 if fault["kind"] == kind and re.search(fault["match"], statement, re.IGNORECASE):
                     if fault["times"] is not None:
                         fault["times"] -= 1
                         if fault["times"] <= 0:
                             self._armed.remove(fault)
+                            self._changed.notify_all()
                     return fault
         return None
 
     def cut_after(self) -> float:
         """Bytes of a body after which somebody may want it cut; infinite if nobody does."""
-        with self._lock:
+        with self._changed:
             return min((f["after_bytes"] for f in self._armed if f["kind"] == "cut_body"), default=math.inf)
-
-    def hold(self, seconds: float) -> None:
-        self._released.wait(seconds)
 
 
 class Front(ThreadingHTTPServer):
@@ -673,9 +681,8 @@ class Front(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
-        if (
-            self.tls
-        ):  # the handshake is left to the thread of the connection: here it would hold up all others
+        if self.tls:
+            # the handshake is left to the thread of the connection: here it would hold up all others
             connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
 
@@ -686,6 +693,7 @@ class Front(ThreadingHTTPServer):
 
     @contextmanager
     def session(self, name: str) -> Iterator[None]:
+        """Hold the session `name`, if it is one, for the block. Raises EngineError if a request is in it."""
         with self.sessions_lock:
             if name and name in self.sessions:
                 raise EngineError(
@@ -824,14 +832,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _execute(self, asked: Asked) -> Answer:
         faults, head = self.server.faults, _head(asked.sql)
-        if fault := faults.take("delay", head):
-            faults.hold(fault["seconds"])
-        if fault := faults.take("error", head):
-            raise EngineError(fault["code"], fault["name"], fault["message"])
-        gateway = faults.take("answer", head)
-        if gateway and not gateway["executed"]:
-            return Answer(gateway["status"], gateway["body"].encode())
         with self.server.session(asked.parameters.get("session_id", "")):
+            if fault := faults.take("delay", head):
+                fault["released"].wait(fault["seconds"])
+            if fault := faults.take("error", head):
+                raise EngineError(fault["code"], fault["name"], fault["message"])
+            gateway = faults.take("answer", head)
+            if gateway and not gateway["executed"]:
+                return Answer(gateway["status"], gateway["body"].encode())
             answer = self.server.engine.run(asked, asked.user in self.server.readonly_users)
         return Answer(gateway["status"], gateway["body"].encode()) if gateway else answer
 
@@ -866,7 +874,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )  # a reset, no farewell
+        )  # unsent is lost
 
     def _remember(self, asked: Asked, received: int, answer: Answer) -> None:
         seen = Request(
@@ -901,6 +909,8 @@ def _obey(front: Front, order: dict[str, Any]) -> dict[str, Any]:
             front.faults.arm(order["fault"])
         case "clear":
             front.faults.clear()
+        case "spent":
+            return {"spent": front.faults.spent(order["seconds"])}
         case "requests":
             return {"requests": [asdict(request) for request in list(front.seen)]}
         case "forget":
