@@ -1,0 +1,1 @@
+"""How each outside system is spoken to: clients, limits, errors. No Dagster asset is known here."""

@@ -1,0 +1,78 @@
+"""What is asked of a Bitrix24 portal and what comes back, as plain data."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+PAGE = 50
+"""Rows of one page and commands of one batch; both are fixed by the portal."""
+
+FALSE_MARK = "\u001dfalse"
+"""What a JSON `false` becomes in `RecordBatch.body`, so that it differs from the text "false"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListCall:
+    """How one list method is asked and how its answer is unwrapped.
+
+    paging: `keyset` reads by id, many pages a request; `sequential` reads by id, one page a request, until an
+    empty page (for methods that filter a page after cutting it); `offset` follows `next`; `single` is one call.
+    sort_style: `order` sends {"order": {cursor: "ASC"}}; `sort_order` sends top-level sort and order (user.get).
+    """
+
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    cursor: str = "ID"
+    id_key: str = "ID"
+    items: str | None = None
+    modified: str | None = None
+    paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
+    sort_style: Literal["order", "sort_order"] = "order"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Half-open [since, until) of the modification field; aware datetimes, None = unbounded."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    r"""Rows as the portal sent them.
+
+    body: JSON objects separated by b"\n"; every structural `"KEY": false` reads `"KEY": "\u001dfalse"`.
+    read_at: UTC, the portal's own clock when the request began (the earliest, if several were merged).
+    days: literal date "YYYY-MM-DD" of `modified` -> rows; empty if the call has no `modified`.
+    progress: opaque JSON that `scan(resume=...)` takes to continue after this batch; None = cannot continue.
+    """
+
+    body: bytes
+    count: int
+    read_at: datetime
+    days: Counter[str]
+    progress: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandError:
+    """A command the portal refused. `code` is upper case, `message` says what to do, free of secrets."""
+
+    method: str
+    code: str
+    description: str
+    message: str
+    retryable: bool = False
+
+
+def fingerprint(call: ListCall, window: Window) -> str:
+    """A short hash of everything that decides which rows, and which fields of them, a scan delivers."""
+    bounds = [moment and moment.astimezone(UTC).isoformat() for moment in (window.since, window.until)]
+    text = msgspec.json.encode([msgspec.to_builtins(call), bounds], order="sorted")
+    return hashlib.sha256(text).hexdigest()[:24]

@@ -1,0 +1,141 @@
+"""PHP bracket syntax for batch command strings, and the query parts of list calls."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, tzinfo
+from typing import Any, Literal
+from urllib.parse import quote
+
+from resources.bitrix24.calls import ListCall, Window
+
+DateStyle = Literal["iso", "sql"]
+REQUIRED_SELECT = ("iblockId",)  # catalog.product.list refuses a select without it
+
+
+def bracket(params: Mapping[str, Any]) -> str:
+    """`{"filter": {">ID": 1}}` -> `filter%5B%3EID%5D=1`; everything is percent-encoded, `+` as %2B.
+
+    True/False become 1/0 and None the empty string, which is all the syntax can say. An empty map or list at the
+    top vanishes; a nested one raises ValueError, because a condition that vanishes would widen the answer.
+    """
+    return "&".join(
+        f"{quote(path, safe='')}={quote(text, safe='')}"
+        for key, value in params.items()
+        for path, text in _leaves(str(key), value, top=True)
+    )
+
+
+def _leaves(path: str, value: Any, *, top: bool = False) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        children = [(f"{path}[{key}]", item) for key, item in value.items()]
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        children = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        yield path, _scalar(value)
+        return
+    if not children and not top:
+        raise ValueError(f"{path} is empty, and a batch command cannot express that")
+    for child, item in children:
+        yield from _leaves(child, item)
+
+
+def _scalar(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return str(value)
+
+
+def literal(moment: datetime, style: DateStyle, zone: tzinfo | None) -> str:
+    """A date filter value: ISO with offset, or `YYYY-MM-DD HH:MM:SS` in the portal's `zone`."""
+    if style == "iso":
+        return moment.isoformat(timespec="seconds")
+    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def spelled(params: Mapping[str, Any], name: str) -> str:
+    """`filter` or `FILTER`, whichever the call uses: with both present the portal ignores one."""
+    return name.upper() if any(key in params for key in ("FILTER", "SELECT", "SORT", "ORDER")) else name
+
+
+class ListQuery:
+    """The command strings of one list call within one window; the fixed part is encoded once."""
+
+    def __init__(self, call: ListCall, window: Window, style: DateStyle = "iso", zone: tzinfo | None = None) -> None:
+        self._call = call
+        base = dict(call.params)
+        self._filter_key, self._select_key = spelled(base, "filter"), spelled(base, "select")
+        self._sort_key, self._order_key = spelled(base, "sort"), spelled(base, "order")
+        self._start_key = "START" if "START" in base else "start"
+        condition = dict(base.pop(self._filter_key, None) or {})
+        if call.modified and window.since:
+            condition[f">={call.modified}"] = literal(window.since, style, zone)
+        if call.modified and window.until:
+            condition[f"<{call.modified}"] = literal(window.until, style, zone)
+        self._above = _number(condition.pop(f">{call.cursor}", None))
+        self._upto = _number(condition.pop(f"<={call.cursor}", None))
+        base.pop(self._start_key, None)
+        self._rest = base
+        self._condition = condition
+        self._fixed = bracket({**base, **self._order("ASC"), self._filter_key: condition})
+
+    def page(self, above: int | str | None = None, upto: int | None = None) -> str:
+        """Ids in (above, upto], ascending, no count; `above` may be a `$result[...]` reference."""
+        if not isinstance(above, str):
+            above = max((n for n in (above, self._above) if n is not None), default=None)
+        upto = min((n for n in (upto, self._upto) if n is not None), default=None)
+        parts = [self._fixed, self._bound(">", above), self._bound("<=", upto), f"{self._start_key}=-1"]
+        return self._command(*parts)
+
+    def last(self) -> str:
+        """The page with the highest ids, descending, ids only (and the modification field)."""
+        rest = dict(self._rest)
+        if self._select_key in rest:
+            names = [self._call.cursor, *([self._call.modified] if self._call.modified else [])]
+            kept = [name for name in rest[self._select_key] if name in REQUIRED_SELECT]
+            rest[self._select_key] = names + kept
+        fixed = bracket({**rest, **self._order("DESC"), self._filter_key: self._condition})
+        bounds = [self._bound(">", self._above), self._bound("<=", self._upto)]
+        return self._command(fixed, *bounds, f"{self._start_key}=-1")
+
+    def among(self, ids: Sequence[int]) -> str:
+        """The rows with these ids (at most a page), ascending, no count."""
+        condition = bracket({self._filter_key: {f"@{self._call.cursor}": list(ids)}})
+        return self._command(self._fixed, condition, f"{self._start_key}=-1")
+
+    def offset(self, start: int | None) -> str:
+        """Rows from number `start`; None asks without paging (and without an order the method may not know)."""
+        bounds = [self._bound(">", self._above), self._bound("<=", self._upto)]
+        if start is None:
+            return self._command(bracket({**self._rest, self._filter_key: self._condition}), *bounds)
+        return self._command(self._offset_fixed(), *bounds, f"{self._start_key}={start}")
+
+    def _offset_fixed(self) -> str:
+        if self._call.paging == "offset":  # the caller's own order: not every such method can sort by id
+            return bracket({**self._rest, self._filter_key: self._condition})
+        return self._fixed
+
+    def _order(self, direction: str) -> dict[str, Any]:
+        if self._call.sort_style == "sort_order":
+            return {self._sort_key: self._call.cursor, self._order_key: direction}
+        return {self._order_key: {self._call.cursor: direction}}
+
+    def _bound(self, operator: str, value: int | str | None) -> str:
+        if value is None:
+            return ""
+        return bracket({self._filter_key: {f"{operator}{self._call.cursor}": value}})
+
+    def _command(self, *parts: str) -> str:
+        return f"{self._call.method}?" + "&".join(part for part in parts if part)
+
+
+def reference(label: str, call: ListCall) -> str:
+    """`$result[c012][items][49][id]`: the id of the last row of the full page that `label` returned."""
+    wrapper = f"[{call.items}]" if call.items else ""
+    return f"$result[{label}]{wrapper}[49][{call.id_key}]"
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,288 @@
+"""What every HTTP client here shares: the session, the secrets it must not print, the rate bucket."""
+
+import contextlib
+import fcntl
+import hashlib
+import http.cookiejar
+import json
+import logging
+import os
+import re
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import msgspec
+import requests
+from requests.adapters import HTTPAdapter
+
+USER_AGENT = "svod/1 (+requests)"
+HIDDEN = "***"
+SHORTEST_SECRET = 4  # shorter ones would blank ordinary words; the URL patterns below still hide them
+
+_secrets: list[str] = []
+_secrets_lock = threading.Lock()
+_URL_SECRETS = (
+    (re.compile(r"/rest/(api/)?\d+/[^/\s\"'?#]+"), rf"/rest/{HIDDEN}/{HIDDEN}"),
+    (re.compile(r"\b((?:auth|access_token|refresh_token|client_secret)(?:=|%3D))[^&\s\"']+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(r"(://)[^/\s@\"']+@"), rf"\1{HIDDEN}@"),
+)
+
+
+class Clock(Protocol):
+    """The two functions of module `time` that limits need; tests give a clock of their own."""
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return after `seconds`."""
+        ...
+
+
+def register_secret(value: str) -> None:
+    """Hide `value` (and its percent-encoded form) in everything `redact` sees, for this process."""
+    with _secrets_lock:
+        for form in {value, quote(value, safe="")}:
+            if len(form) >= SHORTEST_SECRET and form not in _secrets:
+                _secrets.append(form)
+        _secrets.sort(key=len, reverse=True)
+
+
+def redact(text: str) -> str:
+    """`text` without registered secrets, webhook codes, `auth=` values and URL passwords."""
+    for secret in tuple(_secrets):
+        text = text.replace(secret, HIDDEN)
+    for pattern, replacement in _URL_SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class _Redaction(logging.Filter):
+    """Replaces secrets in the message and in the traceback of a record; drops nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # a broken format string is the caller's to report
+            return True
+        clean = redact(message)
+        if clean != message:
+            record.msg, record.args = clean, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            text = record.exc_text or "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            clean = redact(text)
+            if clean != text:
+                record.exc_info, record.exc_text = None, clean
+        return True
+
+
+_redaction = _Redaction("svod-redaction")
+
+
+def install_log_redaction() -> None:
+    """Redact every log record of the process; calling it again changes nothing.
+
+    Filters of the root logger do not see records of its children, and handlers may be added later, so the
+    record factory is wrapped as well.
+    """
+    root = logging.getLogger()
+    for holder in (root, *root.handlers):
+        if _redaction not in holder.filters:
+            holder.addFilter(_redaction)
+    make = logging.getLogRecordFactory()
+    if getattr(make, "redacts", False):
+        return
+
+    def redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        _redaction.filter(record)
+        return record
+
+    redacted.redacts = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(redacted)
+
+
+class TransportError(Exception):
+    """No usable HTTP answer came. `kind`: timeout, dns, refused, tls, cut or other; the text holds no secret."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """One HTTP answer, whatever its status; `elapsed_s` is wall time from sending to the last byte."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    elapsed_s: float
+
+
+class HttpSession:
+    """One pooled session for a system and process; threads may share it.
+
+    Redirects are not followed (a POST would lose its body), cookies are not kept, certificates are verified.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 70,
+        verify: bool | str = True,
+        pool: int = 16,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        """`verify` is True or the path of a CA bundle; `secrets` are hidden in every text of this process."""
+        for secret in secrets:
+            register_secret(secret)
+        self._timeout = (min(10.0, timeout_s), timeout_s)
+        self._verify = verify
+        self._session = requests.Session()
+        self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json"})
+        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=pool)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+
+    def post_json(self, url: str, payload: Any) -> HttpAnswer:
+        """POST `payload` as JSON. Raises TransportError when no complete answer arrives."""
+        body = msgspec.json.encode(payload)
+        started = time.perf_counter()
+        failed = None
+        try:
+            answer = self._session.post(
+                url,
+                data=body,
+                headers={"Content-Type": "application/json"},
+                timeout=self._timeout,
+                verify=self._verify,
+                allow_redirects=False,
+            )
+        except (requests.RequestException, OSError) as error:
+            failed = _transport_error(error)
+        else:
+            elapsed = time.perf_counter() - started
+            return HttpAnswer(answer.status_code, answer.content, answer.headers, elapsed)
+        raise failed  # outside `except`: the original, whose text has the URL, must not become its context
+
+    def close(self) -> None:
+        """Close pooled connections."""
+        self._session.close()
+
+
+def _transport_error(error: Exception) -> TransportError:
+    text = str(error)
+    causes = list(_causes(error))
+    if isinstance(error, requests.exceptions.SSLError):
+        kind = "tls"
+    elif isinstance(error, requests.Timeout):
+        kind = "timeout"
+    elif any(isinstance(c, socket.gaierror) for c in causes) or "NameResolutionError" in text:
+        kind = "dns"
+    elif any(isinstance(c, ConnectionRefusedError) for c in causes):
+        kind = "refused"
+    elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        kind = "other"
+    elif isinstance(error, OSError):
+        kind = "cut"
+    else:
+        kind = "other"
+    return TransportError(kind, redact(f"{type(error).__name__}: {kind}"))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    queue: list[Any] = [error]
+    while queue:
+        item = queue.pop()
+        if not isinstance(item, BaseException) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        yield item
+        queue += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
+
+
+class RateBucket:
+    """A leaky bucket of one credential, shared by all processes of this user on the host.
+
+    Grants a burst of `capacity`, then `per_second` for ever: every grant is booked under a file lock before the
+    request is sent, and whoever books a later one sleeps until it is due. `capacity=0` means unlimited.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        capacity: float,
+        per_second: float,
+        directory: Path | None = None,
+        clock: Clock = time,
+    ) -> None:
+        """`name` is anything that identifies the limit; only its hash is stored (in `directory`)."""
+        self._capacity = capacity
+        self._per_second = per_second
+        self._clock = clock
+        self._path = (directory or default_state_dir()) / f"bucket-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+
+    def reserve(self, sleep: Callable[[float], None] | None = None) -> float:
+        """Block until a request may be sent; returns the seconds waited. `sleep` replaces the clock's."""
+        wait = self.book()
+        if wait > 0:
+            (sleep or self._clock.sleep)(wait)
+        return wait
+
+    def book(self) -> float:
+        """Book the next grant and return in how many seconds it is due."""
+        if self._capacity <= 0:
+            return 0.0
+        with self._level() as state:
+            state[0] += 1
+            return max(0.0, (state[0] - self._capacity) / self._per_second)
+
+    def penalise(self) -> None:
+        """The server said the bucket overflows: count it as full from now."""
+        if self._capacity <= 0:
+            return
+        with self._level() as state:
+            state[0] = max(state[0], self._capacity)
+
+    @contextlib.contextmanager
+    def _level(self) -> Iterator[list[float]]:
+        """The level now, in a one-element list that is stored back; a clock that went back leaks nothing."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
+            text = file.read()
+            now = self._clock.time()
+            level, at = self._parse(text, now)
+            state = [max(0.0, level - max(0.0, now - at) * self._per_second)]
+            yield state
+            file.seek(0)
+            file.write(json.dumps([state[0], now]).encode())
+            file.truncate()
+
+    def _parse(self, text: bytes, now: float) -> tuple[float, float]:
+        if not text:
+            return 0.0, now
+        try:
+            level, at = json.loads(text)
+            return float(level), float(at)
+        except (ValueError, TypeError):  # a write cut short: assume the worst
+            return self._capacity, now
+
+
+def default_state_dir() -> Path:
+    """Where processes of this user meet when no directory is configured."""
+    return Path(tempfile.gettempdir()) / f"svod-{os.getuid()}"
