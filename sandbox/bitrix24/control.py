@@ -129,6 +129,7 @@ class Control:
             raise ValueError(f"cannot be changed while running: {', '.join(sorted(unknown))}")
         for name, value in changes.items():
             setattr(config, name, tuple(value) if isinstance(value, list) else value)
+        self._portal.page_cache.clear()
         if {"rate_limit", "count_rejected"} & changes.keys():
             self._portal.reset_limits()
         hidden = {"webhook_code", "cost"}

@@ -1,5 +1,6 @@
 """Execution of commands and batches: checks, limits, costs, envelopes."""
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MODULES = (methods_items, methods_meta, methods_write)
 """Importing them registers the methods."""
 
 BATCH_LIMIT = 50
+_log = logging.getLogger(__name__)
 _REFERENCE = re.compile(r"\$result((?:\[[^\]]*\])+)")
 _UNCHARGED = 0.1
 
@@ -121,12 +123,20 @@ class _Request:
         if self._mode != "batch":
             self._check_budget(name)
         call = Call(portal, name, params, self._credential, self._is_app, faults)
-        result = self._cached(found.handler, call)
+        result = self._guarded(found.handler, call)
         seconds = portal.config.cost.seconds(name, result.rows, result.counted)
         portal.stats_data.command(name, result.rows, seconds)
         timing = self._timing(seconds)
         self.seconds += seconds
         return Outcome(result, seconds, timing, call.fault("drop_label") is not None)
+
+    def _guarded(self, handler: Callable[[Call], Result], call: Call) -> Result:
+        """A value the emulator cannot digest is an answer of its own, never a broken connection."""
+        try:
+            return self._cached(handler, call)
+        except (LookupError, ValueError, TypeError) as error:
+            _log.exception("%s failed", call.method)
+            raise RestError("INTERNAL_SERVER_ERROR", type(error).__name__, 500) from None
 
     def _cached(self, handler: Callable[[Call], Result], call: Call) -> Result:
         limit = self._portal.config.cache_pages

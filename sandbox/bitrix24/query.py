@@ -11,6 +11,7 @@ import numpy as np
 from sandbox.bitrix24.data import DAY
 from sandbox.bitrix24.errors import bad_field
 from sandbox.bitrix24.fields import FieldSpec
+from sandbox.bitrix24.params import as_list
 from sandbox.bitrix24.table import Table
 from sandbox.bitrix24.wire import RELATIONS
 
@@ -19,6 +20,7 @@ _MAX_ID = 2**62
 
 _OPERATORS = ("!=%", "!%=", "!@", "!=", "!%", "=%", "%=", ">=", "<=", "!", "=", ">", "<", "@", "%")
 _TEXT_OPERATORS = {"%", "!%", "=%", "%=", "!=%", "!%="}
+_LIST_OPERATORS = {"=", "@", "!", "!=", "!@"}
 _NO_LIKE = {"crm_status", "crm_contact", "crm_company"}
 _NUMERIC = {
     "integer",
@@ -218,10 +220,10 @@ def _condition(key: str, value: Any, rules: FilterRules) -> Condition | None:
         return None
     if not rules.strict and operator in _TEXT_OPERATORS and spec.type in _NO_LIKE:
         return None
-    values = (
-        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    )
-    if rules.server_dates and spec.type in ("date", "datetime") and not _SERVER_LITERAL.match(str(values[0])):
+    values = as_list(value) if isinstance(value, dict | list) else [value]
+    if not values and operator not in _LIST_OPERATORS:
+        values = [None]
+    if rules.server_dates and spec.type in ("date", "datetime") and not _server_dated(values):
         return None
     condition = Condition(spec, operator, values, rules.offset)
     if condition.broken:
@@ -229,6 +231,10 @@ def _condition(key: str, value: Any, rules: FilterRules) -> Condition | None:
             raise bad_field(name, "filter")
         return None
     return condition
+
+
+def _server_dated(values: list[Any]) -> bool:
+    return all(_SERVER_LITERAL.match(str(value)) for value in values)
 
 
 Order = list[tuple[FieldSpec, bool]]

@@ -21,7 +21,9 @@ def chain(length: int, start: str = "0") -> dict[str, str]:
 def test_a_keyset_chain_reads_everything_and_then_starts_again(rest: Any) -> None:
     answer = rest.batch(chain(8))
     pages = [[int(row["ID"]) for row in page] for page in answer["result"].values()]
-    assert sum(pages[:6], []) == [row["ID"] for row in rest.portal.expected("deal", "id")]
+    assert [number for page in pages[:6] for number in page] == [
+        row["ID"] for row in rest.portal.expected("deal", "id")
+    ]
     assert pages[6] == []
     assert pages[7] == pages[0], "an unresolvable reference is empty: the page is the first one"
 

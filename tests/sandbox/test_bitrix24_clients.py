@@ -22,7 +22,7 @@ def without_files(row: dict[str, Any]) -> dict[str, Any]:
 def test_fast_bitrix24_reads_all_deals() -> None:
     with serve(PortalConfig(deals=600, user_fields=True)) as portal:
         expected = {row["ID"]: without_files(row) for row in portal.expected("deal")}
-        client = Bitrix(portal.webhook_url, verbose=False)
+        client: Any = Bitrix(portal.webhook_url, verbose=False)
         multiple = [
             name for name, spec in portal.table("deal").fields.items() if spec.user_field and spec.multiple
         ]

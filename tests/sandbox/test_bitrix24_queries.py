@@ -28,13 +28,14 @@ CASES: list[tuple[dict[str, Any], Any]] = [
     ({"COMPANY_ID": ""}, lambda r: r["COMPANY_ID"] is None),
     ({"!COMPANY_ID": ""}, lambda r: r["COMPANY_ID"] is not None),
     ({">ID": ""}, lambda r: True),
+    ({">ID": []}, lambda r: True),
     ({">TYPO_FIELD": 5}, lambda r: True),
     ({"%STAGE_ID": "WO"}, lambda r: True),
     ({"0": {"logic": "OR", "0": {"ID": 1}, "1": {"ID": 2}}}, lambda r: True),
 ]
 
 
-@pytest.mark.parametrize(("condition", "test"), CASES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("condition", "test"), CASES, ids=[ascii(case[0])[:40] for case in CASES])
 def test_classic_filters(rest: Any, condition: dict[str, Any], test: Any) -> None:
     rest.portal.create("deal", TITLE="Поставка: ремонт", STAGE_ID="WON", OPPORTUNITY=500000)
     rest.portal.change("deal", 11, STAGE_ID="C1:NEW")
