@@ -25,7 +25,10 @@ def dev(port: int, deals: int) -> None:
                 if sandbox := sandbox_port():
                     start_sandbox(services, sandbox, deals)
                 python = [sys.executable, "-m"]
-                services.start("webserver", [*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *WORKSPACE])
+                services.start(
+                    "webserver",
+                    [*python, "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), *WORKSPACE],
+                )
                 services.wait_until(f"{url}/server_info", "The webserver")
                 services.start("daemon", [*python, "dagster._daemon", "run", *WORKSPACE])
                 out.print(f"\nDagster UI: [bold]http://localhost:{port}[/]   Ctrl-C stops everything\n")
@@ -34,4 +37,6 @@ def dev(port: int, deals: int) -> None:
         except Interrupted:
             out.print("Stopped.")
     if ended:
-        raise fail(f"{ended[0]} ended with status {ended[1]}, so everything was stopped; its last lines are above.")
+        raise fail(
+            f"{ended[0]} ended with status {ended[1]}, so everything was stopped; its last lines are above."
+        )

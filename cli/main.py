@@ -22,7 +22,9 @@ app = typer.Typer(
 def env() -> None:
     """Write .env for local use; fills only what is empty."""
     filled = ensure_local(enter())
-    out.print(f".env: filled {', '.join(filled)}" if filled else ".env: nothing to fill, everything has a value")
+    out.print(
+        f".env: filled {', '.join(filled)}" if filled else ".env: nothing to fill, everything has a value"
+    )
 
 
 @app.command()
@@ -61,7 +63,9 @@ def dev(
 @app.command()
 def query(
     sql: str,
-    form: Annotated[Format, typer.Option("--format", help="table shows the first 1000 rows, csv and json all.")] = Format.table,
+    form: Annotated[
+        Format, typer.Option("--format", help="table shows the first 1000 rows, csv and json all.")
+    ] = Format.table,
 ) -> None:
     """Run one SQL statement in the warehouse and print its rows."""
     from cli.query import query as run

@@ -53,7 +53,11 @@ def embedded_postgres(folder: Path) -> EmbeddedPostgres:
 def sandbox_port() -> int | None:
     """The port of the loopback sandbox when `BITRIX24_WEBHOOK_URL` leads to it, None for a real portal."""
     url = urlsplit(os.environ.get("BITRIX24_WEBHOOK_URL", ""))
-    if url.scheme == "http" and url.hostname in LOOPBACK and url.path.rstrip("/") == urlsplit(SANDBOX_WEBHOOK).path.rstrip("/"):
+    if (
+        url.scheme == "http"
+        and url.hostname in LOOPBACK
+        and url.path.rstrip("/") == urlsplit(SANDBOX_WEBHOOK).path.rstrip("/")
+    ):
         return url.port or 80
     return None
 
@@ -78,7 +82,9 @@ def ensure_local(folder: Path) -> list[str]:
     path = folder / ".env"
     text = path.read_text() if path.exists() else (folder / ".env.example").read_text()
     present = dotenv_values(path) if path.exists() else {}
-    missing = {n: v for n, v in local_settings(folder).items() if not present.get(n) and not os.environ.get(n)}
+    missing = {
+        n: v for n, v in local_settings(folder).items() if not present.get(n) and not os.environ.get(n)
+    }
     for name, value in missing.items():
         text = _with_setting(text, name, value)
     if missing or not path.exists():

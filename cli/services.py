@@ -191,9 +191,21 @@ def start_sandbox(services: Services, port: int, deals: int) -> bool:
     """Start the sandbox portal unless one answers on its port. False when it runs already."""
     if port_in_use(port):
         if not _is_sandbox(port):
-            raise fail(f"Port {port} is taken by another program, so the sandbox portal cannot start: stop it first.")
+            raise fail(
+                f"Port {port} is taken by another program, so the sandbox portal cannot start: stop it first."
+            )
         return False
-    command = [sys.executable, "-m", "sandbox", "bitrix24", "serve", "--port", str(port), "--deals", str(deals)]
+    command = [
+        sys.executable,
+        "-m",
+        "sandbox",
+        "bitrix24",
+        "serve",
+        "--port",
+        str(port),
+        "--deals",
+        str(deals),
+    ]
     services.start("sandbox", command)
     services.wait_until(f"http://127.0.0.1:{port}/stats", "The sandbox portal")
     return True

@@ -56,7 +56,9 @@ def with_driver(text: str) -> URL:
     try:
         url = make_url(text)
     except sa.exc.ArgumentError:  # its text repeats the URL with the password
-        raise PostgresError(f"{SETTING} is not a URL like {DRIVER}://user:password@host:5432/database") from None
+        raise PostgresError(
+            f"{SETTING} is not a URL like {DRIVER}://user:password@host:5432/database"
+        ) from None
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername=DRIVER)
     if url.drivername != DRIVER:
@@ -66,7 +68,9 @@ def with_driver(text: str) -> URL:
 
 def connect(url: URL) -> sa.Engine:
     """An engine with a small pool; a connection that a server restart cut is replaced unseen."""
-    return sa.create_engine(url, pool_size=2, max_overflow=4, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    return sa.create_engine(
+        url, pool_size=2, max_overflow=4, pool_pre_ping=True, connect_args={"connect_timeout": 10}
+    )
 
 
 def socket_dir_of(url: URL) -> Path | None:
@@ -130,7 +134,9 @@ class EmbeddedPostgres:
             if not self.running():
                 return False
             tools, prefix = self._prepare()
-            self._call([*prefix, f"{tools}/pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", "60"])
+            self._call(
+                [*prefix, f"{tools}/pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", "60"]
+            )
             return True
 
     def _choose_socket_dir(self) -> Path:
@@ -146,9 +152,13 @@ class EmbeddedPostgres:
             with FileLock(f"{self.home}.lock", timeout=120):
                 yield
         except Timeout:
-            raise PostgresError("Another command has been starting or stopping PostgreSQL for two minutes.") from None
+            raise PostgresError(
+                "Another command has been starting or stopping PostgreSQL for two minutes."
+            ) from None
         except OSError as error:
-            raise PostgresError(f"The embedded PostgreSQL cannot use {self.home}: {error.strerror}.") from None
+            raise PostgresError(
+                f"The embedded PostgreSQL cannot use {self.home}: {error.strerror}."
+            ) from None
 
     def _prepare(self) -> tuple[Path, list[str]]:
         """(folder of PostgreSQL's programs, words before a command that make it run as the server's owner)."""
@@ -165,7 +175,9 @@ class EmbeddedPostgres:
         return tools, _run_as(owner, tools, self.home) if owner else []
 
     def _create_cluster(self, tools: Path, prefix: list[str]) -> None:
-        subprocess.run([*prefix, "rm", "-rf", str(self._data)], check=True, cwd=self.home)  # of an initdb cut short
+        subprocess.run(
+            [*prefix, "rm", "-rf", str(self._data)], check=True, cwd=self.home
+        )  # of an initdb cut short
         self._call(
             [*prefix, f"{tools}/initdb", "-D", str(self._data), "-U", USER, "--encoding=UTF8"]
             + ["--locale-provider=builtin", "--locale=C.UTF-8", "--auth-local=trust", "--auth-host=reject"]
@@ -180,7 +192,18 @@ class EmbeddedPostgres:
             "log_min_messages": "warning",
         }
         options = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in settings.items())
-        command = [*prefix, f"{tools}/pg_ctl", "start", "-D", str(self._data), "-l", str(self._log), "-w", "-t", "60"]
+        command = [
+            *prefix,
+            f"{tools}/pg_ctl",
+            "start",
+            "-D",
+            str(self._data),
+            "-l",
+            str(self._log),
+            "-w",
+            "-t",
+            "60",
+        ]
         for attempt in range(START_ATTEMPTS):
             self._clear_stale_locks()
             try:
@@ -213,7 +236,12 @@ class EmbeddedPostgres:
         # a file, not a pipe: the server inherits the handle and would keep a pipe open for as long as it lives
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
-                command, cwd=self.home, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
             if not done.returncode:
                 return
@@ -248,7 +276,9 @@ def _server_owner() -> pwd.struct_passwd | None:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name)
-    raise PostgresError("PostgreSQL does not run as root, and there is no user `nobody` here: work as an ordinary user.")
+    raise PostgresError(
+        "PostgreSQL does not run as root, and there is no user `nobody` here: work as an ordinary user."
+    )
 
 
 def _run_as(owner: pwd.struct_passwd, tools: Path, home: Path) -> list[str]:
