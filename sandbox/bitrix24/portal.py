@@ -600,15 +600,22 @@ class Portal:
         with self.lock:
             table = self.table(entity)
             for _ in range(count):
-                dice, live = self._random.random(), table.live()
-                if dice < 0.3 or not len(live):
+                dice, target = self._random.random(), self._random_live(table)
+                if dice < 0.3 or target is None:
                     self.create(entity, TITLE=f"Мутация {self._random.randrange(10**6)}")
                     continue
-                target = int(table.ids[live[self._random.randrange(len(live))]])
                 if dice < 0.8:
                     self.change(entity, target, COMMENTS=f"изменено {self._random.randrange(10**6)}")
                 else:
                     self.delete(entity, target)
+
+    def _random_live(self, table: Table) -> int | None:
+        """Id of a random visible row; None when luck runs out (few rows are left)."""
+        for _ in range(100 if table.size else 0):
+            position = self._random.randrange(table.size)
+            if table.alive[position] and not table.hidden[position]:
+                return int(table.ids[position])
+        return None
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start or the last reset; see `/stats`."""

@@ -317,10 +317,15 @@ class TableQuery:
             wanted = np.logical_and.reduce([self._mask(node, low, high) for node in self._vector])
             mask &= wanted | touched
         positions = np.flatnonzero(mask) + low
-        if not self._residual.children and not touched.any():
+        if self._residual.children:
+            doubtful = np.ones(len(positions), dtype=bool)
+        else:
+            doubtful = touched[positions - low]
+        if not doubtful.any():
             return positions
-        kept = [p for p in positions.tolist() if self._exact(p)]
-        return np.array(kept, dtype=np.int64)
+        kept = ~doubtful
+        kept[doubtful] = [self._exact(position) for position in positions[doubtful].tolist()]
+        return positions[kept]
 
     def _exact(self, position: int) -> bool:
         group = self._group if self._table.touched[position] else self._residual
