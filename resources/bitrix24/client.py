@@ -146,6 +146,21 @@ class Bitrix24Client:
                 answers[job.key] = outcome.error if outcome.raw is None else decode(outcome.raw)
         return answers
 
+    def totals(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int | CommandError]:
+        """How many rows the portal counts for each call, in its order; the rows themselves are not read.
+
+        Counting is slow on large lists (minutes for millions of rows), so this is for checks, never for reading.
+        """
+        jobs = (
+            _Job(index, Command(method, f"{method}?{bracket({**params, 'start': 0})}"))
+            for index, (method, params) in enumerate(calls)
+        )
+        answers: list[int | CommandError] = [0] * len(calls)
+        for settled, _ in self._stream(jobs, len(calls)):
+            for job, outcome in settled:
+                answers[job.key] = outcome.error if outcome.error else int(outcome.total or 0)
+        return answers
+
     def server_time(self) -> datetime:
         """The portal's clock at its last answer, aware; asks `server.time` if there was none."""
         if self._portal.portal_time is None:

@@ -284,7 +284,7 @@ def _children(raw: Raw) -> list[Raw] | dict[str, Raw]:
 @lru_cache(maxsize=256)
 def _head_decoder(id_key: str, modified: str | None) -> Callable[[bytes], list[Any]]:
     fields: list[Any] = [("id", Any, msgspec.field(name=id_key))]
-    fields.append(("modified", Any, msgspec.field(default=None, name=modified or "\u001d")))
+    fields.append(("modified", Any, msgspec.field(default=None, name=modified or " ")))
     return msgspec.json.Decoder(list[msgspec.defstruct("Head", fields, gc=False)]).decode
 
 

@@ -69,6 +69,10 @@ _PROGRESS = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.load_progress{{cluster}} (
   source_time DateTime64(3, 'UTC'), updated_at DateTime64(6, 'UTC')
 ) ENGINE = {{engine}} ORDER BY (asset, window) COMMENT 'How far a long load has come, so that a killed one goes on'"""
 
+_NOTES = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.notes{{cluster}} (
+  name String, text String, noted_at DateTime64(3, 'UTC')
+) ENGINE = {{engine}} ORDER BY name COMMENT 'What a source said of itself, kept to spare the next request'"""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaChange:
@@ -154,6 +158,7 @@ class WarehouseResource(dg.ConfigurableResource):
             (_LOAD_LOG, self._engine("MergeTree")),
             (_REJECTED, self._engine("ReplacingMergeTree", "rejected_at")),
             (_PROGRESS, self._engine("ReplacingMergeTree", "updated_at")),
+            (_NOTES, self._engine("ReplacingMergeTree", "noted_at")),
         ):
             client.command(ddl.format(cluster=self._on_cluster, engine=engine))
 
@@ -253,11 +258,21 @@ class WarehouseResource(dg.ConfigurableResource):
                 f"{SYSTEM}.load_progress", [row], column_names=["asset", "window", "state", "progress", "source_time", "updated_at"]
             )
 
+    def note(self, name: str, text: str) -> None:
+        """Keep a text under a name; the last one counts."""
+        with self.session("keeping a note") as client:
+            client.insert(f"{SYSTEM}.notes", [[name, text, datetime.now(UTC)]], column_names=["name", "text", "noted_at"])
+
+    def notes(self, names: Sequence[str]) -> dict[str, tuple[str, datetime]]:
+        """name -> (text, when it was noted), of those that exist."""
+        sql = f"SELECT name, text, noted_at FROM {SYSTEM}.notes FINAL WHERE name IN {{n:Array(String)}}"
+        return {name: (text, _utc(at) or datetime.now(UTC)) for name, text, at in self.query(sql, {"n": list(names)})}
+
     # Loading
 
-    def load(self, table: Table, *, asset: str, run_id: str = "", context: Mapping[str, str] | None = None) -> Load:
-        """Begin a load. `table` comes from `ensure`; `context` holds the values of its context columns."""
-        return Load(self, table, asset, run_id, dict(context or {}))
+    def load(self, table: Table, *, asset: str, run_id: str = "") -> Load:
+        """Begin a load. `table` comes from `ensure`."""
+        return Load(self, table, asset, run_id)
 
     def retire_children(self, table: Table, owner: str, owners: Sequence[str], before: datetime, where: Mapping[str, str]) -> None:
         """Mark rows of re-read parents as gone that the source did not list again.
@@ -305,9 +320,8 @@ class Load:
     Leaving the `with` block without `finish` (an error) writes no log row, so the load is repeated.
     """
 
-    def __init__(self, warehouse: WarehouseResource, table: Table, asset: str, run_id: str, context: dict[str, str]) -> None:
+    def __init__(self, warehouse: WarehouseResource, table: Table, asset: str, run_id: str) -> None:
         self.warehouse, self.table, self.asset = warehouse, table, asset
-        self.context = context
         self.load_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         self.rows = 0
         self._run_id = run_id
@@ -316,6 +330,7 @@ class Load:
         self._pending: list[bytes] = []
         self._pending_rows = 0
         self._read_at: datetime | None = None
+        self._context: Mapping[str, str] = {}
         self._progress: tuple[str, str, datetime | None] | None = None
         self._inlet: str | None = None
         self._stage: str | None = None
@@ -330,14 +345,25 @@ class Load:
         with self.warehouse.session() as client:
             self._drop_stage(client)
 
-    def add(self, body: bytes, count: int, read_at: datetime, progress: tuple[str, str, datetime | None] | None = None) -> None:
-        """Take a batch of JSON objects; insert when enough are gathered.
+    def add(
+        self,
+        body: bytes,
+        count: int,
+        read_at: datetime,
+        *,
+        progress: tuple[str, str, datetime | None] | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take a batch of JSON objects; insert when enough are gathered. `context` holds the values of context columns.
 
         `read_at` is the source's clock when they were read: it becomes `dt_inserted`, so that of two overlapping loads
         the row read last wins. `progress` = (window, progress, source time) is noted once these rows are in.
         """
         if not count and progress is None:
             return
+        if (context or {}) != self._context:
+            self.flush()
+            self._context = dict(context or {})
         if count:
             self._pending.append(body)
             self._pending_rows += count
@@ -349,7 +375,7 @@ class Load:
     def flush(self) -> None:
         """Insert what is gathered, then note the progress."""
         if self._pending:
-            comment = {"load": self.load_id, "read_at": str(int((self._read_at or self._started).timestamp())), **self.context}
+            comment = {"load": self.load_id, "read_at": str(int((self._read_at or self._started).timestamp())), **self._context}
             with self.warehouse.session(f"inserting into {self.table.full_name}") as client:
                 if self._inlet is None:
                     self._inlet = self._open_inlet(client)

@@ -1,0 +1,1 @@
+"""What is loaded: one package a source, all of one shape."""

@@ -1,0 +1,211 @@
+"""Bitrix24 assets: one an entity of the table, all made by one factory."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.bitrix24.entities import ENTITIES, FEED, Entity, smart_process
+from etl_assets.bitrix24.facts import RunFacts
+from etl_assets.bitrix24.reading import READERS, EntityReader
+from etl_assets.bitrix24.structure import DATABASE, Structure, table_of
+from etl_assets.loading import (
+    Bounds,
+    check_specs,
+    column_schema,
+    feed_bounds,
+    feed_bounds_from,
+    load_incremental,
+    load_snapshot,
+    report,
+)
+from etl_assets.partitions import daily, window_of
+from resources.bitrix24 import Bitrix24Resource, Window
+from resources.clickhouse import WarehouseResource
+from resources.errors import PermanentSourceError
+
+FEED_TAG = "svod/feed"
+OWNERS = ["team:data-platform"]
+PERSONAL = frozenset({"crm_lead", "crm_contact", "crm_activity", "user"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bitrix24Settings:
+    """What definitions need to know before a run: read from the environment once, in definitions.py.
+
+    `crons` and `types` override the entity table: {entity: cron}, {entity: {column: ClickHouse type}}.
+    """
+
+    start_date: str = "2020-01-01"
+    zone: str = "Europe/Moscow"
+    crons: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def cron(self, entity: Entity) -> str:
+        """The entity's cron; smart processes may be overridden together as crm_dynamic_items."""
+        family = re.sub(r"_\d+$", "", entity.name)
+        return self.crons.get(entity.name) or self.crons.get(family) or entity.cron
+
+
+def asset_key(entity: Entity) -> dg.AssetKey:
+    return dg.AssetKey([DATABASE, entity.name])
+
+
+def cron_tag(cron: str) -> str:
+    """A cron as a tag value, so that a job can select the assets of a cron."""
+    return re.sub(r"[^A-Za-z0-9]", lambda m: f"_{ord(m.group()):x}", cron)
+
+
+def description(entity: Entity, settings: Bitrix24Settings) -> str:
+    """What the asset page says: meaning, grain, key, freshness, source."""
+    cron = settings.cron(entity)
+    if entity.modified:
+        kind = (
+            "its owner changed" if entity.owner else f"`{entity.modified}`, the portal's zone ({settings.zone})"
+        )
+        how = f"**Partition** day of {kind}; a rerun upserts and deletes nothing."
+    else:
+        how = "**Snapshot**: each run replaces the table by what the portal says."
+    return (
+        f"{entity.about}\n\n**Grain** one row per {', '.join(entity.key)}; the row read last wins (`bi.{entity.name}` shows it).  \n"
+        f"{how}  \n**Freshness** `{cron}`.  \n**Source** `{entity.method}`"
+        + (f", fields from `{entity.fields_method}`" if entity.fields_method else "")
+        + "."
+    )
+
+
+def build_asset(entity: Entity, settings: Bitrix24Settings, structure: Structure | None = None) -> dg.AssetsDefinition:
+    """The asset `bitrix24/<entity>`. `structure`, where it is known beforehand, gives the column schema."""
+    key = asset_key(entity)
+    metadata: dict[str, Any] = {"dagster/table_name": f"{DATABASE}.{entity.name}"}
+    known = structure or (Structure() if entity.columns else None)
+    if known is not None:
+        metadata["dagster/column_schema"] = column_schema(table_of(entity, known, settings.zone, {}))
+    cron = settings.cron(entity)
+    tags = {"source": "bitrix24", "svod/cron": cron_tag(cron)} | ({"pii": ""} if entity.name in PERSONAL else {})
+
+    @dg.asset(
+        key=key,
+        partitions_def=daily(settings.start_date, settings.zone) if entity.modified else None,
+        backfill_policy=dg.BackfillPolicy.single_run() if entity.modified else None,
+        group_name=DATABASE,
+        kinds={"bitrix24", "clickhouse"},
+        owners=OWNERS,
+        pool=DATABASE,
+        tags=tags if not entity.archived else {"source": "bitrix24", "archived": ""},
+        metadata=metadata,
+        description=description(entity, settings),
+        check_specs=check_specs(key),
+        # Owners first: children read the owners' tables. A dependency would skip them whenever one owner is refused.
+        op_tags={"dagster/priority": "-1" if entity.owner else "0"},
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+        freshness_policy=None if entity.archived else _freshness(cron),
+    )
+    def _asset(context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource) -> dg.MaterializeResult:
+        return load_entity(context, entity, settings, bitrix24, warehouse)
+
+    return _asset
+
+
+def _freshness(cron: str) -> dg.FreshnessPolicy:
+    frequent = cron == FEED
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=6 if frequent else 50), warn_window=timedelta(hours=1 if frequent else 26)
+    )
+
+
+def load_entity(
+    context: dg.AssetExecutionContext,
+    entity: Entity,
+    settings: Bitrix24Settings,
+    bitrix24: Bitrix24Resource,
+    warehouse: WarehouseResource,
+) -> dg.MaterializeResult:
+    """Read the run's window of one entity into its table."""
+    if entity.archived:
+        raise PermanentSourceError(f"{entity.name}: the smart process no longer exists on the portal; its table is kept as it is.")
+    feed = FEED_TAG in context.run.tags
+    wanted = Bounds(*window_of(context)) if entity.modified else Bounds()
+    if feed and entity.modified:
+        wanted = feed_bounds(warehouse, context.asset_key.to_user_string())
+    facts = _facts(context, bitrix24, warehouse, feed=feed)
+    reader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
+    table = table_of(entity, reader.structure, settings.zone, settings.types.get(entity.name, {}))
+    if entity.modified:
+        loaded = load_incremental(context, warehouse, table, reader, wanted, reader.after(table))
+    else:
+        loaded = load_snapshot(context, warehouse, table, reader)
+    if reader.unknown_keys:
+        context.log.warning("Answers hold fields that the portal's field list does not name: %s", ", ".join(sorted(reader.unknown_keys)))
+    day = entity.modified if entity.modified in {c.name for c in table.columns} else None
+    return report(context, warehouse, loaded, day_column=day, zone=settings.zone)
+
+
+_run_facts: dict[str, RunFacts] = {}  # of the one run that this process is working on
+
+
+def _facts(context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource, *, feed: bool) -> RunFacts:
+    """The run's facts. A tick of the change feed asks for all of its entities at once: that is what keeps it short."""
+    facts = _run_facts.get(context.run_id)
+    if facts is None:
+        _run_facts.clear()
+        facts = _run_facts[context.run_id] = RunFacts(bitrix24.client, warehouse, cached=feed)
+        if feed:
+            _prefetch(context, facts, warehouse)
+    return facts
+
+
+def _prefetch(context: dg.AssetExecutionContext, facts: RunFacts, warehouse: WarehouseResource) -> None:
+    """Field lists and opening pages of every entity of the run, in two or three requests."""
+    entities = [e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified]
+    facts.learn(entities)
+    marks = warehouse.watermarks()
+    asks = {}
+    for entity in entities:
+        mark = marks.get(asset_key(entity).to_user_string())
+        if mark is None or entity.owner:
+            continue
+        try:
+            reader: EntityReader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
+        except dg.Failure:
+            continue  # its own step says so
+        window = Window(feed_bounds_from(mark).since)
+        asks.update({f"{entity.name} {i}": (call, window) for i, call in enumerate(reader.calls())})
+    facts.client.prefetch(asks)
+
+
+_BY_NAME = {e.name: e for e in ENTITIES}
+
+
+def entity_of(key: dg.AssetKey) -> Entity | None:
+    """The entity behind an asset key, smart processes too; None for other assets."""
+    if key.path[0] != DATABASE:
+        return None
+    found = re.fullmatch(r"crm_dynamic_items_(\d+)", key.path[-1])
+    return smart_process(int(found.group(1)), "") if found else _BY_NAME.get(key.path[-1])
+
+
+def build_assets(settings: Bitrix24Settings, entities: Iterable[Entity] = ENTITIES) -> list[dg.AssetsDefinition]:
+    """All assets of the entity table."""
+    return [build_asset(e, settings) for e in entities]
+
+
+def view_specs(entities: Iterable[Entity] = ENTITIES) -> list[dg.AssetSpec]:
+    """The `bi` views, which loads keep in step with their tables."""
+    return [view_spec(e) for e in entities]
+
+
+def view_spec(entity: Entity) -> dg.AssetSpec:
+    """`bi.<entity>`: the current rows of one table."""
+    return dg.AssetSpec(
+        key=["bi", entity.name],
+        deps=[asset_key(entity)],
+        group_name="bi",
+        kinds={"clickhouse", "view"},
+        owners=OWNERS,
+        description=f"{entity.about}\n\nCurrent rows of `{DATABASE}.{entity.name}`: one a key, the one read last. Made by the load itself.",
+        metadata={"dagster/table_name": f"bi.{entity.name}"},
+    )

@@ -1,0 +1,82 @@
+"""Checks that ask the portal or read a whole table: on demand and once a night, not with every load."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from etl_assets.bitrix24.assets import asset_key
+from etl_assets.bitrix24.entities import OBJECTS
+from resources.bitrix24 import Bitrix24Resource, CommandError, preflight
+from resources.clickhouse import WarehouseResource
+from resources.clickhouse.table import quote
+
+COUNTED = tuple(e for e in OBJECTS)
+
+
+def build_checks() -> list[dg.AssetChecksDefinition]:
+    return [completeness, unique_keys, rights]
+
+
+@dg.multi_asset_check(
+    name="bitrix24_completeness",
+    specs=[dg.AssetCheckSpec("complete", asset=asset_key(e), description="As many rows as the portal counts.") for e in COUNTED],
+)
+def completeness(bitrix24: Bitrix24Resource, warehouse: WarehouseResource) -> Iterator[dg.AssetCheckResult]:
+    """Compare row counts with the portal's own, all in one request."""
+    calls = [(e.method, {"entityTypeId": e.entity_type_id, "select": ["ID", "id"]} if e.universal else {"select": ["ID"]}) for e in COUNTED]
+    totals = bitrix24.client.totals(calls)
+    for entity, total in zip(COUNTED, totals, strict=True):
+        yield _compared(entity.name, total, warehouse, asset_key(entity))
+
+
+def _compared(name: str, total: int | CommandError, warehouse: WarehouseResource, key: dg.AssetKey) -> dg.AssetCheckResult:
+    if isinstance(total, CommandError):
+        return dg.AssetCheckResult(
+            asset_key=key, check_name="complete", passed=False, severity=dg.AssetCheckSeverity.WARN, description=total.message
+        )
+    there = warehouse.query("SELECT count() FROM system.tables WHERE database = 'bi' AND name = {t:String}", {"t": name})[0][0]
+    here = int(warehouse.query(f"SELECT count() FROM bi.{quote(name)}")[0][0]) if there else 0
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name="complete",
+        passed=here >= total,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=None if here >= total else f"{total - here} rows of the portal are missing here",
+        metadata={"rows_on_the_portal": total, "rows_here": here},
+    )
+
+
+@dg.multi_asset_check(
+    name="bitrix24_unique_keys",
+    specs=[dg.AssetCheckSpec("unique_key", asset=asset_key(e), description="No key stands twice in the view.") for e in COUNTED],
+)
+def unique_keys(warehouse: WarehouseResource) -> Iterator[dg.AssetCheckResult]:
+    """Count rows and distinct keys of the `bi` views."""
+    present = {name for (name,) in warehouse.query("SELECT name FROM system.tables WHERE database = 'bi'")}
+    for entity in COUNTED:
+        rows, keys = (0, 0)
+        if entity.name in present:
+            key = ", ".join(quote(k) for k in entity.key)
+            rows, keys = warehouse.query(f"SELECT count(), uniqExact({key}) FROM bi.{quote(entity.name)}")[0]
+        yield dg.AssetCheckResult(
+            asset_key=asset_key(entity),
+            check_name="unique_key",
+            passed=rows == keys,
+            metadata={"rows": int(rows), "keys": int(keys)},
+        )
+
+
+@dg.asset_check(
+    asset=dg.AssetKey(["bitrix24", "crm_owner_type"]),
+    name="webhook_rights",
+    description="What the webhook may read: the owner's rights, the scopes and the methods.",
+)
+def rights(bitrix24: Bitrix24Resource) -> dg.AssetCheckResult:
+    """One table of what is missing."""
+    rows = preflight(bitrix24.client)
+    table = "\n".join(f"| {'✓' if r.ok else '✗'} | {r.subject} | {r.detail} |" for r in rows)
+    return dg.AssetCheckResult(
+        passed=all(r.ok for r in rows),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"rights": dg.MetadataValue.md(f"| | subject | detail |\n|---|---|---|\n{table}")},
+    )

@@ -1,0 +1,83 @@
+"""What one run knows of the portal: field lists and types, asked once for all entities of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from etl_assets.bitrix24.entities import Entity
+from etl_assets.bitrix24.structure import Structure, describe, questions
+from resources.bitrix24 import Bitrix24Client, CommandError
+from resources.bitrix24.faults import failure
+from resources.clickhouse import WarehouseResource
+
+STRUCTURE_KEPT = timedelta(hours=1)  # a tick of the change feed is content with field lists that are no older
+TYPES_METHOD = "crm.enum.ownertype"  # lists all types, smart processes among them, to any user
+
+
+class RunFacts:
+    """Field lists of the run's entities and the portal's types.
+
+    With `cached`, field lists that the warehouse noted within `STRUCTURE_KEPT` are taken from there. What must be asked
+    goes into one request; a refusal is raised only for the entity that it concerns.
+    """
+
+    def __init__(self, client: Bitrix24Client, warehouse: WarehouseResource, *, cached: bool) -> None:
+        self.client, self._warehouse, self._cached = client, warehouse, cached
+        self._answers: dict[str, list[Any]] = {}
+        self._structures: dict[str, Structure] = {}
+        self._types: Any = None
+        self.prefetched = False
+
+    def learn(self, entities: Iterable[Entity]) -> None:
+        """Ask for everything that `entities` need and is not known yet, in as few requests as possible."""
+        wanted = [e for e in entities if e.fields_method and e.name not in self._structures | self._answers]
+        if self._cached:
+            self._recall(wanted)
+            wanted = [e for e in wanted if e.name not in self._structures]
+        asked = [(e, call) for e in wanted for call in questions(e)]
+        if self._types is None:
+            answers = self.client.call_many([(TYPES_METHOD, {}), *(call for _, call in asked)])
+            self._types = answers.pop(0)
+        else:
+            answers = self.client.call_many([call for _, call in asked]) if asked else []
+        for (entity, _), answer in zip(asked, answers, strict=True):
+            self._answers.setdefault(entity.name, []).append(answer)
+
+    def _recall(self, entities: Iterable[Entity]) -> None:
+        noted = self._warehouse.notes([_note(e) for e in entities])
+        fresh = datetime.now(UTC) - STRUCTURE_KEPT
+        for entity in entities:
+            text, at = noted.get(_note(entity), ("", fresh))
+            if text and at > fresh:
+                self._structures[entity.name] = Structure.parse(text)
+
+    def structure(self, entity: Entity) -> Structure:
+        """The entity's fields. Raises the portal's refusal of them."""
+        if not entity.fields_method:
+            return Structure()
+        if entity.name not in self._structures:
+            if entity.name not in self._answers:
+                self.learn([entity])
+            found = describe(entity, self._answers[entity.name])
+            self._structures[entity.name] = found
+            self._warehouse.note(_note(entity), found.dump())
+        return self._structures[entity.name]
+
+    def dynamic_types(self) -> dict[int, str]:
+        """entityTypeId -> title of every smart process."""
+        if self._types is None:
+            self.learn([])
+        if isinstance(self._types, CommandError):
+            raise failure(self._types)
+        found: dict[int, str] = {}
+        for row in self._types if isinstance(self._types, list) else []:
+            code = str(row.get("SYMBOL_CODE", "")) if isinstance(row, Mapping) else ""
+            if code.startswith("DYNAMIC_") and code.removeprefix("DYNAMIC_").isdigit():
+                found[int(code.removeprefix("DYNAMIC_"))] = str(row.get("NAME") or "")
+        return dict(sorted(found.items()))
+
+
+def _note(entity: Entity) -> str:
+    return f"bitrix24/structure/{entity.name}"

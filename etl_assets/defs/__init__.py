@@ -1,0 +1,1 @@
+"""Only what discovers assets: components whose state is asked from a source."""

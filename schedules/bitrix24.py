@@ -1,0 +1,60 @@
+"""Bitrix24 by the clock: entities that share a cron share a run."""
+
+from collections import defaultdict
+from typing import Any, TypeAlias
+
+import dagster as dg
+
+from etl_assets.bitrix24.assets import DATABASE, FEED_TAG, Bitrix24Settings, cron_tag
+from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
+from etl_assets.partitions import daily, today
+
+Job: TypeAlias = Any  # Dagster exports no name for what define_asset_job gives
+
+
+def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.ScheduleDefinition]]:
+    """One job and one schedule a cron. Their assets are chosen by tag, so that a new smart process joins by itself."""
+    by_cron: dict[str, list[Entity]] = defaultdict(list)
+    for entity in (*ENTITIES, smart_process(0, "any")):
+        if cron := settings.cron(entity):
+            by_cron[cron].append(entity)
+    built = [_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items())]
+    return [job for job, _ in built], [schedule for _, schedule in built]
+
+
+def _scheduled(
+    cron: str, entities: list[Entity], settings: Bitrix24Settings
+) -> tuple[Job, dg.ScheduleDefinition]:
+    partitioned = any(e.modified for e in entities)
+    name = _name(cron, entities)
+    job = dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.tag("svod/cron", cron_tag(cron)) & dg.AssetSelection.groups(DATABASE),
+        executor_def=dg.in_process_executor,
+        tags={FEED_TAG: "true"},
+        description=f"Bitrix24 tables that are refreshed by `{cron}`: what has changed since the last load.",
+    )
+    partitions = daily(settings.start_date, settings.zone)
+
+    @dg.schedule(
+        name=name,
+        job=job,
+        cron_schedule=cron,
+        execution_timezone=settings.zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"{', '.join(e.name.removesuffix('_0') for e in entities)}: `{cron}`, {settings.zone}.",
+    )
+    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        busy = context.instance.get_runs(
+            dg.RunsFilter(job_name=name, statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.QUEUED])
+        )
+        if busy:
+            return dg.SkipReason(f"Run {busy[0].run_id[:8]} of the last tick is not finished yet")
+        return dg.RunRequest(partition_key=today(partitions) if partitioned else None, tags={FEED_TAG: "true"})
+
+    return job, _schedule
+
+
+def _name(cron: str, entities: list[Entity]) -> str:
+    usual = {"*/5 * * * *": "bitrix24_change_feed", "0 * * * *": "bitrix24_dictionaries", "30 2 * * *": "bitrix24_structure"}
+    return usual.get(cron) or f"bitrix24_{cron_tag(cron).strip('_')}"

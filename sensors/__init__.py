@@ -1,0 +1,1 @@
+"""What starts by itself because something happened."""
