@@ -46,10 +46,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A half-open window of the source's change time; None is unbounded."""
+    """A half-open window of the source's change time; None is unbounded.
+
+    `overlap` is the part at its beginning that has been read before, for the case of a late commit.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
+    overlap: timedelta = timedelta(0)
 
     @property
     def key(self) -> str:
@@ -108,7 +112,7 @@ def feed_bounds(warehouse: WarehouseResource, asset: str) -> Bounds:
 
 def feed_bounds_from(watermark: datetime | None) -> Bounds:
     """The window that begins at a watermark."""
-    return Bounds(since=watermark - OVERLAP if watermark else None)
+    return Bounds(watermark - OVERLAP, overlap=OVERLAP) if watermark else Bounds()
 
 
 def load_incremental(

@@ -13,7 +13,7 @@ import orjson
 from etl_assets.bitrix24.entities import OBJECTS, Entity
 from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.structure import DATABASE, contacts_call, failure, list_call
-from etl_assets.loading import OVERLAP, Batch, Bounds, Spent
+from etl_assets.loading import Batch, Bounds, Spent
 from resources.bitrix24 import CommandError, ListCall, Window
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import LOADED_AT, quote
@@ -175,7 +175,7 @@ class ChildReader(EntityReader):
         if bounds.since and not bounds.until:
             # not `since`: the overlap would read every owner again that any load of the last minutes brought
             since = f"({modified} >= {{landed:DateTime64(3)}} OR {LOADED_AT} >= toDateTime({{landed:DateTime64(3)}}))"
-        values = {"since": bounds.since, "until": bounds.until, "landed": bounds.since and bounds.since + OVERLAP - LANDING}
+        values = {"since": bounds.since, "until": bounds.until, "landed": bounds.since and bounds.since + bounds.overlap - LANDING}
         until = f"{modified} < {{until:DateTime64(3)}}" if bounds.until else "1"
         found = self.warehouse.query(
             f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL WHERE {since} AND {until} AND {condition} ORDER BY toUInt64OrZero(ID)",

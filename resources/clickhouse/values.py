@@ -33,12 +33,12 @@ class Kind:
 
 
 def absent(value: str) -> str:
-    """SQL condition: the source says that there is no value."""
-    return f"({value} = '' OR {value} = {_FALSE})"
+    """SQL condition: the source says that there is no value. PHP writes an empty map, and any empty value, as [] or {}."""
+    return f"{value} IN ('', {_FALSE}, '[]', '{{}}')"
 
 
 def _text(v: str, zone: str) -> str:
-    return f"nullIf(nullIf({v}, ''), {_FALSE})"
+    return f"if({absent(v)}, NULL, {v})"
 
 
 def _integer(v: str, zone: str) -> str:
