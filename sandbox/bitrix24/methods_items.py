@@ -33,8 +33,12 @@ _ACTIVITY_EXPLICIT = {"BINDINGS", "COMMUNICATIONS", "FILES"}
 
 def classic_columns(call: Call, table: Table, select: list[Any]) -> Columns:
     """`*` has no user and no multiple fields; `UF_*` (strict) no multiple ones; names always work."""
-    wanted = {str(name) for name in select} or {"*", "UF_*"}
+    wanted = frozenset(map(str, select)) or frozenset(("*", "UF_*"))
     strict = call.portal.config.strict_uf_star
+    key = ("classic", wanted, strict)
+    known = table.cache.get(key)
+    if known is not None:
+        return known
 
     def listed(spec: FieldSpec) -> bool:
         if spec.name in _NEVER_LISTED or not spec.classic:
@@ -45,7 +49,8 @@ def classic_columns(call: Call, table: Table, select: list[Any]) -> Columns:
             return "UF_*" in wanted and not (strict and spec.multiple)
         return "*" in wanted and not spec.multiple
 
-    return [(spec.name, spec) for spec in table.fields.values() if listed(spec)]
+    columns = table.cache[key] = [(spec.name, spec) for spec in table.fields.values() if listed(spec)]
+    return columns
 
 
 def universal_columns(call: Call, table: Table, select: list[Any]) -> Columns:
@@ -67,10 +72,10 @@ def universal_columns(call: Call, table: Table, select: list[Any]) -> Columns:
 
 def renderer(call: Call, table: Table, columns: Columns, universal: bool) -> Renderer:
     """Renderers are kept: templates are made once per list of columns."""
-    key = (table.key, table.schema_version, universal, tuple(name for name, _ in columns))
-    found = call.portal.renderers.get(key)
+    key = (universal, tuple(name for name, _ in columns))
+    found = table.cache.get(key)
     if found is None:
-        found = call.portal.renderers[key] = Renderer(table, call.portal.wire, columns, universal)
+        found = table.cache[key] = Renderer(table, call.portal.wire, columns, universal)
     return found
 
 
@@ -142,7 +147,10 @@ def mutate_after(call: Call, table: Table) -> None:
 def _rules(call: Call, table: Table, *, universal: bool) -> FilterRules:
     config, wire = call.portal.config, call.portal.wire
     if not universal:
-        names = {name: spec for name, spec in table.fields.items() if spec.classic}
+        names = table.cache.get("classic names")
+        if names is None:
+            names = {name: spec for name, spec in table.fields.items() if spec.classic}
+            table.cache["classic names"] = names
         return FilterRules(names, strict=False, logic=False, offset=wire.offset)
     # UPPER names are accepted too: widely used clients sort crm.item.list by ID
     originals = {spec.name: spec for spec in table.fields.values() if spec.universal}

@@ -288,7 +288,9 @@ def _user_fields(call: Call) -> Result:
 @method("department.get", scope="department")
 def _department_get(call: Call) -> Result:
     """No filter object: ID, NAME, PARENT, UF_HEAD at the top level."""
-    conditions = {k.upper(): v for k, v in call.params.items() if k.upper() in ("ID", "NAME", "PARENT", "UF_HEAD")}
+    conditions = {
+        k.upper(): v for k, v in call.params.items() if k.upper() in ("ID", "NAME", "PARENT", "UF_HEAD")
+    }
     sort, order = str(call.get("sort") or "ID").upper(), call.get("order")
     direction = order if isinstance(order, str) else "ASC"
     return dict_page(call, select_rows(call.portal.departments, conditions, {sort: direction}))

@@ -74,7 +74,6 @@ class Portal:
             for number in range(1, config.users + 1)
         ]
         self.departments = [make_department(number) for number in range(1, config.departments + 1)]
-        self.renderers: dict[Any, Renderer] = {}
         self.page_cache: dict[Any, Any] = {}
         self.last_pages: dict[str, Any] = {}
         self.bin: dict[tuple[str, int], float] = {}
@@ -286,6 +285,7 @@ class Portal:
             if len(self.table(type_id).live()):
                 raise ValueError("the smart process still has items")
             self.processes.remove(row)
+            self.page_cache.clear()
             self.tables.pop(f"dynamic_{type_id}", None)
             self.tables.pop(f"stagehistory_{type_id}", None)
             self.categories.pop(type_id, None)
@@ -395,7 +395,7 @@ class Portal:
             self.events.row_event(table, row_id, "DELETE")
 
     def restore(self, entity: str | int, row_id: int, *, new_id: bool = False) -> int:
-        """Take a row back from the recycle bin, under its id or a new one; modification time stays."""
+        """Take a row back from the recycle bin. Under its own id its times stay; under a new one both are now."""
         with self.lock:
             table = self.table(entity)
             if self.bin.pop((table.key, row_id), None) is None:

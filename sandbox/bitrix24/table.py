@@ -61,7 +61,8 @@ class Table:
         self.size = count
         self.overlay: dict[int, Row] = {}
         self.version = 0
-        self.schema_version = 0
+        self.cache: dict[Any, Any] = {}
+        """What callers derive from the metadata; emptied when it changes."""
         self._profiles: dict[str, list[Any]] = {}
         self._profile_salts = [mix(self.salt + number) for number in range(PROFILES)]
         self.set_fields(specs)
@@ -70,9 +71,9 @@ class Table:
         """Replace the metadata; values of unchanged fields stay the same."""
         self.fields = {spec.name: spec for spec in specs}
         self.by_camel = {spec.camel: spec for spec in specs if spec.universal}
-        self.schema_version += 1
         self.version += 1
         self._profiles.clear()
+        self.cache.clear()
 
     def add_field(self, spec: FieldSpec) -> FieldSpec:
         if spec.camel in self.by_camel:  # the portal falls back to the original name on a clash

@@ -179,36 +179,33 @@ class Renderer:
     def __init__(
         self, table: Table, wire: Wire, columns: list[tuple[str, FieldSpec]], universal: bool
     ) -> None:
-        self._table, self._wire, self._universal = table, wire, universal
+        self._table = table
         self._columns = [(dumps(key), spec, wire.encoder(spec, universal)) for key, spec in columns]
-        self._moving = [item for item in self._columns if self._moves(item[1])]
+        self._moving = [
+            (spec, encode, wire.scalar(spec, universal), empty_literal(spec, universal))
+            for _, spec, encode in self._columns
+            if self._moves(spec)
+        ]
         self._templates: dict[int, bytes] = {}
 
     def _moves(self, spec: FieldSpec) -> bool:
         return self._table.own(spec.name) is not None or spec.type in FILES
 
     def _template(self, profile: int) -> bytes:
-        template = self._templates.get(profile)
-        if template is None:
-            parts = []
-            for key, spec, encode in self._columns:
-                if self._moves(spec):
-                    parts.append(key.replace(b"%", b"%%") + b":%b")
-                else:
-                    value = self._table.profile_values(spec.name)[profile]
-                    parts.append((key + b":" + encode(value)).replace(b"%", b"%%"))
-            template = self._templates[profile] = b"{" + b",".join(parts) + b"}"
+        parts = []
+        for key, spec, encode in self._columns:
+            if self._moves(spec):
+                parts.append(key.replace(b"%", b"%%") + b":%b")
+            else:
+                value = self._table.profile_values(spec.name)[profile]
+                parts.append((key + b":" + encode(value)).replace(b"%", b"%%"))
+        template = self._templates[profile] = b"{" + b",".join(parts) + b"}"
         return template
 
     def _slow(self, position: int) -> bytes:
         value = self._table.value
         parts = [key + b":" + encode(value(position, spec.name)) for key, spec, encode in self._columns]
         return b"{" + b",".join(parts) + b"}"
-
-    def _singles(self, spec: FieldSpec, values: list[Any]) -> list[bytes]:
-        """Encoded column of a single field, without a call for empty values."""
-        scalar, empty = self._wire.scalar(spec, self._universal), empty_literal(spec, self._universal)
-        return [empty if value is None else scalar(value) for value in values]
 
     def rows(self, positions: Any) -> list[bytes]:
         """JSON objects of the rows at these positions, in order."""
@@ -220,7 +217,7 @@ class Renderer:
         profiles = table.profile[positions].tolist()
         known = {"ID": ids, table.created_field: created, table.modified_field: modified}
         moving = []
-        for _, spec, encode in self._moving:
+        for spec, encode, scalar, empty in self._moving:
             own = table.own(spec.name)
             if spec.name in known:
                 values = known[spec.name]
@@ -231,10 +228,11 @@ class Renderer:
                 values = [own(*row) for row in zip(ids, hashes, created, modified, strict=True)]
             if spec.multiple:
                 moving.append([encode(value) for value in values])
-            else:
-                moving.append(self._singles(spec, values))
+            else:  # no call for empty values
+                moving.append([empty if value is None else scalar(value) for value in values])
         own_values = zip(*moving, strict=True) if moving else [()] * len(ids)
-        result = [self._template(p) % v for p, v in zip(profiles, own_values, strict=True)]
+        ready = self._templates
+        result = [(ready.get(p) or self._template(p)) % v for p, v in zip(profiles, own_values, strict=True)]
         if table.overlay:
             for index, changed in enumerate(table.touched[positions].tolist()):
                 if changed:
