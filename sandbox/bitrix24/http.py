@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from sandbox.bitrix24.params import decode_request, lookup, parse_query
 from sandbox.bitrix24.portal import Portal
 from sandbox.bitrix24.wire import dumps
 
+_log = logging.getLogger(__name__)
 MAX_BODY = 16 * 1024 * 1024
 _REASONS = {
     200: "OK",
@@ -224,12 +226,21 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         while self._queue and self._transport and self._busy is None:
             request = self._queue.pop(0)
-            reply = self._router.reply(request, self._address)
+            reply = self._reply(request)
             if reply.delay > 0:
                 loop = asyncio.get_running_loop()
                 self._busy = loop.call_later(reply.delay, self._later, request, reply)
             else:
                 self._send(request, reply)
+
+    def _reply(self, request: HttpRequest) -> Reply:
+        """A defect of the emulator is a 500 with a traceback in the log, not a silent close."""
+        try:
+            return self._router.reply(request, self._address)
+        except Exception:
+            _log.exception("request failed")
+            body = {"error": "INTERNAL_SERVER_ERROR", "error_description": "sandbox defect, see its log"}
+            return Reply(Answer(500, dumps(body)))
 
     def _later(self, request: HttpRequest, reply: Reply) -> None:
         self._busy = None

@@ -395,7 +395,10 @@ class Portal:
             self.events.row_event(table, row_id, "DELETE")
 
     def restore(self, entity: str | int, row_id: int, *, new_id: bool = False) -> int:
-        """Take a row back from the recycle bin. Under its own id its times stay; under a new one both are now."""
+        """Take a row back from the recycle bin; returns its id.
+
+        Under its own id its times stay, under a new one both are now and product rows come along.
+        """
         with self.lock:
             table = self.table(entity)
             if self.bin.pop((table.key, row_id), None) is None:
@@ -404,7 +407,10 @@ class Portal:
             if not new_id:
                 table.set_alive(position, alive=True)
                 return row_id
-            return table.append(table.row(position), self.now())
+            fresh = table.append(table.row(position), self.now())
+            rows = self._stored_products(table, row_id)
+            self.products[table.type_id, fresh] = [{**row, "ownerId": fresh} for row in rows]
+            return fresh
 
     def purge(self) -> int:
         """Empty the recycle bin for good; returns how many rows went."""
@@ -589,9 +595,14 @@ class Portal:
         position = table.find_live(owner) if table else -1
         if table is None or position < 0:
             return []
-        if (type_id, owner) in self.products:
-            return self.products[type_id, owner]
-        return [] if table.appended(position) else product_rows(self.config.seed, type_id, owner)
+        return self._stored_products(table, owner)
+
+    def _stored_products(self, table: Table, owner: int) -> list[dict[str, Any]]:
+        known = self.products.get((table.type_id, owner))
+        if known is not None:
+            return known
+        generated = not table.appended(table.find(owner))
+        return product_rows(self.config.seed, table.type_id, owner) if generated else []
 
     # mutation, clock, statistics ----------------------------------------------------------------
 

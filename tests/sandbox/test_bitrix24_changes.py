@@ -63,12 +63,18 @@ def test_silent_changes_keep_the_modification_time(rest: Any) -> None:
 
 def test_restore_under_the_same_and_under_a_new_id(rest: Any) -> None:
     title = rest.result("crm.deal.get", id=3)["TITLE"]
+    goods = {"=ownerType": "D", "=ownerId": 4}
+    sold = rest.result("crm.item.productrow.list", filter=goods)["productRows"]
     for number in (3, 4):
         rest.portal.delete("deal", number)
+    assert rest.result("crm.item.productrow.list", filter=goods)["productRows"] == []
     assert rest.portal.restore("deal", 3) == 3
     new = rest.portal.restore("deal", 4, new_id=True)
     assert rest.result("crm.deal.get", id=3)["TITLE"] == title
     assert rest.result("crm.deal.get", id=new)["TITLE"].endswith("№4")
+    goods["=ownerId"] = new
+    moved = rest.result("crm.item.productrow.list", filter=goods)["productRows"]
+    assert [row["productName"] for row in moved] == [row["productName"] for row in sold]
     assert rest.ids(filter={"ID": [3, 4]}) == [3]
     rest.portal.delete("deal", 5)
     assert rest.portal.purge() == 1
