@@ -160,7 +160,7 @@ def load_incremental(
         spent = reader.spent()
         result = load.finish(
             kind=kind,
-            source_time=source_time,
+            source_time=min(first_time, source_time),
             watermark=mark,
             window=(bounds.since, bounds.until),
             requests=spent.requests,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -19,7 +19,6 @@ from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import LOADED_AT, quote
 
 OWNERS_PER_COMMAND = 50
-LANDING = timedelta(minutes=1)  # between an owner's read and its rows being visible
 ROWS_PER_BATCH = 2500
 OWNER_CODES = {"crm_lead": "L", "crm_deal": "D", "crm_quote": "Q", "crm_smart_invoice": "SI"}
 # Answers that mean "this type has no such thing", not "something went wrong".
@@ -165,23 +164,33 @@ class ChildReader(EntityReader):
     def _changed_owners(self, parent: str, bounds: Bounds, condition: str = "1") -> list[str]:
         """Ids of owners that changed in the window, from the parent's table.
 
-        With an open end, owners count too that landed since, whenever they changed: the parent may have been late.
+        With an open end, owners count too whose rows have landed since this table was loaded last, whenever they
+        changed: the parent may have been late, or have been loaded from its beginning.
         """
         columns = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": parent})}
         if not columns:
             return []
         modified = quote(next(m for m in ("DATE_MODIFY", "UPDATED_TIME") if m in columns))
-        since = f"{modified} >= {{since:DateTime64(3)}}" if bounds.since else "1"
-        if bounds.since and not bounds.until:
-            # not `since`: the overlap would read every owner again that any load of the last minutes brought
-            since = f"({modified} >= {{landed:DateTime64(3)}} OR {LOADED_AT} >= toDateTime({{landed:DateTime64(3)}}))"
-        values = {"since": bounds.since, "until": bounds.until, "landed": bounds.since and bounds.since + bounds.overlap - LANDING}
+        landed = self._landed_since(parent) if bounds.since and not bounds.until else None
+        either = ["1"] if bounds.since is None else []
+        if bounds.since and not bounds.overlap:
+            either.append(f"{modified} >= {{since:DateTime64(3)}}")
+        if landed:
+            either.append(f"{LOADED_AT} >= toDateTime({{landed:DateTime64(3)}})")
+        if not either:
+            return []
         until = f"{modified} < {{until:DateTime64(3)}}" if bounds.until else "1"
+        values = {"since": bounds.since, "until": bounds.until, "landed": landed}
         found = self.warehouse.query(
-            f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL WHERE {since} AND {until} AND {condition} ORDER BY toUInt64OrZero(ID)",
+            f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL WHERE ({' OR '.join(either)}) AND {until} AND {condition} "
+            "ORDER BY toUInt64OrZero(ID)",
             {name: at for name, at in values.items() if at},
         )
         return [row[0] for row in found]
+
+    def _landed_since(self, parent: str) -> datetime | None:
+        """The earliest clock of the parent's loads that ended after the last complete load of this table began."""
+        return self.warehouse.landed_since(f"{DATABASE}/{parent}", f"{DATABASE}/{self.entity.name}")
 
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
         def retire(bounds: Bounds, source_time: datetime) -> None:

@@ -239,6 +239,18 @@ class WarehouseResource(dg.ConfigurableResource):
         found = self.query(f"SELECT asset, max(watermark) AS w FROM {SYSTEM}.load_log GROUP BY asset HAVING w IS NOT NULL")
         return {asset: at for asset, w in found if (at := _utc(w))}
 
+    def landed_since(self, asset: str, reader: str) -> datetime | None:
+        """The source's clock at the earliest load of `asset` that ended after `reader`'s last load up to the present began.
+
+        Rows of `asset` read at or after it may not have been there for `reader`; None if nothing came since.
+        """
+        found = self.query(
+            f"SELECT min(source_time), count() FROM {SYSTEM}.load_log WHERE asset = {{a:String}} AND rows > 0 AND finished_at > "
+            f"(SELECT max(started_at) FROM {SYSTEM}.load_log WHERE asset = {{r:String}} AND watermark IS NOT NULL)",
+            {"a": asset, "r": reader},
+        )
+        return _utc(found[0][0]) if found[0][1] else None
+
     def unfinished(self, asset: str, window: str) -> Unfinished | None:
         """The load of this window that was begun lately and never finished."""
         found = self.query(
