@@ -1,1 +1,1 @@
-"""The `svod` command: brings Dagster, the warehouse and the sandbox together, and holds no logic of its own."""
+"""The `svod` command: brings Dagster, the warehouse and the sandbox together; no logic of its own."""

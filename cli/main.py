@@ -54,7 +54,7 @@ def dev(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
     deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
 ) -> None:
-    """Dagster UI and daemon, with the embedded PostgreSQL and the sandbox where .env names them; Ctrl-C stops all."""
+    """Dagster UI and daemon, embedded PostgreSQL and sandbox where .env names them; Ctrl-C stops all."""
     from cli.dev import dev as run
 
     run(port, deals)
@@ -71,3 +71,28 @@ def query(
     from cli.query import query as run
 
     run(sql, form)
+
+
+@app.command()
+def demo(
+    deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
+    group: Annotated[str, typer.Option(help="Group of assets to load.")] = "bitrix24",
+) -> None:
+    """Load a whole source into the warehouse through Dagster; run again, only what changed."""
+    from cli.demo import demo as run
+
+    run(deals, group)
+
+
+@app.command()
+def backfill(
+    asset: Annotated[str, typer.Argument(help="Asset key, such as bitrix24/crm_deal.")],
+    first: Annotated[str | None, typer.Option("--from", help="First day; the very first by default.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day, inclusive; today by default.")] = None,
+    chunk: Annotated[str, typer.Option(help="Days of one run: 90d, 4w.")] = "90d",
+    force: Annotated[bool, typer.Option("--force", help="Load chunks again that are done already.")] = False,
+) -> None:
+    """Load a range of days in chunks; run again, it goes on where it stopped."""
+    from cli.backfill import backfill as run
+
+    run(asset, first, last, chunk, force)

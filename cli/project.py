@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ SANDBOX_PORT = 8024
 SANDBOX_WEBHOOK = f"http://127.0.0.1:{SANDBOX_PORT}/rest/1/sandbox0secret/"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a pipe has no width of its own
 err = Console(stderr=True)
 
 
@@ -30,7 +31,7 @@ def fail(text: str) -> typer.Exit:
 
 
 def root() -> Path:
-    """The project's folder: the nearest one upwards with a workspace.yaml, else the one this file stands in."""
+    """The project's folder: the nearest one upwards with a workspace.yaml, else this file's own."""
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (folder / MARK).exists():
@@ -39,7 +40,7 @@ def root() -> Path:
 
 
 def enter() -> Path:
-    """Work in the project's folder, with `.env` in the environment; its values win, as in Dagster's own commands."""
+    """Work in the project's folder, with `.env` in the environment; its values win, as in `dg`."""
     folder = root()
     os.chdir(folder)
     os.environ.update({name: value for name, value in dotenv_values(folder / ".env").items() if value})

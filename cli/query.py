@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
+from contextlib import closing
 from typing import Any
 
 from rich.markup import escape
@@ -38,13 +38,15 @@ def query(sql: str, form: Format) -> None:
     try:
         with warehouse().session("running the query") as client:
             if form in STREAMED:
-                with client.raw_stream(sql, fmt=STREAMED[form]) as stream:
-                    shutil.copyfileobj(stream, sys.stdout.buffer)
+                stream: Any = client.raw_stream(sql, fmt=STREAMED[form])
+                with closing(stream):
+                    while part := stream.read(1 << 20):
+                        sys.stdout.buffer.write(part)
                 sys.stdout.flush()
                 return
+            rows: list[tuple[Any, ...]] = []
             with client.query_row_block_stream(sql) as blocks:
-                names = blocks.source.column_names
-                rows: list[tuple[Any, ...]] = []
+                names: tuple[str, ...] = getattr(blocks.source, "column_names", ())
                 for block in blocks:
                     rows += block
                     if len(rows) > SHOWN:

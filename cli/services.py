@@ -75,7 +75,7 @@ class Services:
         return None
 
     def wait_until(self, url: str, name: str, seconds: float = 180) -> None:
-        """Return when `url` answers anything but a connection error; one line and the end when it does not."""
+        """Return when `url` answers at all; one line and the end when it does not."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if died := self.dead():
@@ -112,7 +112,7 @@ class Services:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Ctrl-C, `kill` and a closed terminal raise Interrupted once; while children are being stopped they are ignored."""
+    """Ctrl-C, `kill` and a closed terminal raise Interrupted once; after that they are ignored."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
         for each in handled:
@@ -130,7 +130,7 @@ def stop_signals() -> Iterator[None]:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[None]:
-    """The database of the settings; the embedded one is started if it does not run, and stopped again then."""
+    """The database of the settings; the embedded one is started if need be, and stopped again then."""
     server = embedded_postgres(folder)
     try:
         url = database_url()

@@ -1,7 +1,7 @@
-"""Dagster's own storage, named in dagster.yaml: dagster-postgres, made fit for years of daily partitions in one run.
+"""Dagster's own storage, named in dagster.yaml: dagster-postgres, fit for years of partitions in one run.
 
-The one module that leans on what dagster-postgres does not document; checked against 0.29.27. Without it a run over
-2,500 partitions spends two minutes on its own bookkeeping, with it a few seconds.
+The one module that leans on what dagster-postgres does not document; checked against 0.29.27. Without it a
+run over 2,500 partitions spends two minutes on its own bookkeeping, with it about ten seconds.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class EventLog(PostgresEventLogStorage):
 class PostgresStorage(DagsterPostgresStorage):
     """Runs, events and schedules in PostgreSQL.
 
-    Plain `postgresql://` gets the driver that is installed; an embedded server that is not running is one line on the
-    terminal instead of a traceback after half a minute of retries; a process keeps its connections.
+    Plain `postgresql://` gets the driver that is installed; an embedded server that is not running is one line
+    on the terminal instead of a traceback after half a minute of retries; a process keeps its connections.
     """
 
     def __init__(

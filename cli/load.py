@@ -1,0 +1,65 @@
+"""One Dagster run in a process of its own: `python -m cli.load '{"run_id": …}'`.
+
+A child of `svod demo` and `svod backfill`, so that the display stays alive, memory goes back to the system
+after each run and Ctrl-C ends the run properly. What it does is told by the run's events in Dagster's log.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+
+import dagster as dg
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run: assets by key, and for the partitioned ones of them an inclusive range of days."""
+
+    run_id: str
+    assets: list[str]
+    first: str
+    last: str
+    feed: bool = False  # what changed since the last load, whatever the range
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def definitions() -> dg.Definitions:
+    """The project's definitions. To be called with an instance open: it holds the smart processes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        from etl_assets.definitions import defs
+
+    return defs
+
+
+def execute(request: Request) -> bool:
+    """Run it here. False when a step failed."""
+    tags = {RANGE_START: request.first, RANGE_END: request.last}
+    if request.feed:
+        from etl_assets.bitrix24.assets import FEED_TAG
+
+        tags[FEED_TAG] = "true"
+    with dg.DagsterInstance.get() as instance:
+        result = (
+            definitions()
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey.from_user_string(key) for key in request.assets],
+                run_id=request.run_id,
+                tags=tags,
+                raise_on_error=False,
+            )
+        )
+        return result.success
+
+
+if __name__ == "__main__":
+    sys.exit(0 if execute(Request(**json.loads(sys.argv[1]))) else 1)
