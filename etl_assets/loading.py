@@ -260,13 +260,26 @@ def report(
         counts = rows_by_day(warehouse, table, day_column, zone)
         if counts:
             metadata["rows_by_day"] = dg.MetadataValue.md(plot_days(counts))
-    if context.has_partition_key and loaded.days is not None:
-        for key in context.partition_keys:
-            context.add_asset_metadata({"dagster/partition_row_count": loaded.days.get(key, 0)}, partition_key=key)
+    if context.has_partition_key or context.has_partition_key_range:
+        metadata = _by_partition(context, loaded, metadata)
     if loaded.change.view:
         view = dg.AssetKey(["bi", table.name])
         context.log_event(dg.AssetMaterialization(view, metadata={"dagster/table_name": f"bi.{table.name}", "dagster/row_count": rows}))
     return dg.MaterializeResult(metadata=metadata, check_results=_checks(loaded))
+
+
+def _by_partition(context: dg.AssetExecutionContext, loaded: Loaded, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Give each partition its own row count, and the newest one everything.
+
+    Dagster copies a result's metadata to every partition of a range: years of days would store a plot thousands of times.
+    """
+    keys = context.partition_keys
+    for key in keys:
+        context.add_asset_metadata({"dagster/partition_row_count": loaded.days.get(key, 0)}, partition_key=key)
+    if len(keys) == 1:
+        return metadata
+    context.add_asset_metadata(metadata, partition_key=keys[-1])
+    return {"rows_loaded": loaded.result.rows, "load": metadata["load"]}
 
 
 def check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
