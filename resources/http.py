@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -31,7 +32,10 @@ _secrets: list[str] = []
 _secrets_lock = threading.Lock()
 _URL_SECRETS = (
     (re.compile(r"/rest/(api/)?\d+/[^/\s\"'?#]+"), rf"/rest/{HIDDEN}/{HIDDEN}"),
-    (re.compile(r"\b((?:auth|access_token|refresh_token|client_secret)(?:=|%3D))[^&\s\"']+", re.I), rf"\1{HIDDEN}"),
+    (
+        re.compile(r"\b((?:auth|access_token|refresh_token|client_secret)(?:=|%3D))[^&\s\"']+", re.I),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"(://)[^/\s@\"']+@"), rf"\1{HIDDEN}@"),
 )
 
@@ -112,7 +116,7 @@ def install_log_redaction() -> None:
 
 
 class TransportError(Exception):
-    """No usable HTTP answer came. `kind`: timeout, dns, refused, tls, cut or other; the text holds no secret."""
+    """No usable HTTP answer came. `kind`: timeout, dns, refused, tls, ca, cut or other; the text holds no secret."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -184,8 +188,13 @@ class HttpSession:
 def _transport_error(error: Exception) -> TransportError:
     text = str(error)
     causes = list(_causes(error))
-    if isinstance(error, requests.exceptions.SSLError):
+    if (
+        any(isinstance(c, ssl.SSLCertVerificationError) for c in causes)
+        or "CERTIFICATE_VERIFY_FAILED" in text
+    ):
         kind = "tls"
+    elif not isinstance(error, requests.RequestException) and "CA certificate bundle" in text:
+        kind = "ca"
     elif isinstance(error, requests.Timeout):
         kind = "timeout"
     elif any(isinstance(c, socket.gaierror) for c in causes) or "NameResolutionError" in text:
@@ -233,7 +242,9 @@ class RateBucket:
         self._capacity = capacity
         self._per_second = per_second
         self._clock = clock
-        self._path = (directory or default_state_dir()) / f"bucket-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+        self._path = (
+            directory or default_state_dir()
+        ) / f"bucket-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
 
     def reserve(self, sleep: Callable[[float], None] | None = None) -> float:
         """Block until a request may be sent; returns the seconds waited. `sleep` replaces the clock's."""

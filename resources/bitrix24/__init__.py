@@ -31,23 +31,43 @@ __all__ = [
 class Bitrix24Resource(dg.ConfigurableResource):
     """One portal, read through an inbound webhook within its limits."""
 
-    webhook_url: str = Field(repr=False, description="https://<portal>/rest/<user id>/<code>/; the code is a password.")
-    bucket_capacity: float = Field(default=50, ge=0, description="Requests at once (50; Enterprise 250); 0 = no limit.")
-    bucket_per_second: float = Field(default=2.0, gt=0, description="Requests a second after the burst (Enterprise 5).")
-    bucket_reserve: float = Field(default=1, ge=0, description="Requests of the burst left to others on this address.")
+    webhook_url: str = Field(
+        repr=False, description="https://<portal>/rest/<user id>/<code>/; the code is a password."
+    )
+    bucket_capacity: float = Field(
+        default=50, ge=0, description="Requests at once (50; Enterprise 250); 0 = no limit."
+    )
+    bucket_per_second: float = Field(
+        default=2.0, gt=0, description="Requests a second after the burst (Enterprise 5)."
+    )
+    bucket_reserve: float = Field(
+        default=1, ge=0, description="Requests of the burst left to others on this address."
+    )
     in_flight: int = Field(default=4, ge=1, le=32, description="Requests sent at the same time.")
     batch_rows: int = Field(default=2500, ge=50, description="Rows asked for in one request; 50 a command.")
     operating_limit_s: float = Field(
-        default=400, ge=0, description="Execution seconds a method may use in ten minutes; the portal allows 480."
+        default=400,
+        ge=0,
+        description="Execution seconds a method may use in ten minutes; the portal allows 480.",
     )
     operating_wait_s: float = Field(default=1800, ge=0, description="Longest wait for that budget, seconds.")
-    request_target_s: float = Field(default=20, gt=0, description="Duration a batch is sized for; the portal cuts at 60.")
+    request_target_s: float = Field(
+        default=20, gt=0, description="Duration a batch is sized for; the portal cuts at 60."
+    )
     timeout_s: float = Field(default=70, gt=0, description="Longest wait for one answer, seconds.")
     max_attempts: int = Field(default=6, ge=1, description="Attempts at one request before the step fails.")
-    ca_bundle: str | None = Field(default=None, description="Path of a CA bundle, for a portal with a private CA.")
-    state_dir: str | None = Field(default=None, description="Where processes share the rate bucket; default: temporary.")
-    date_style: Literal["iso", "sql"] = Field(default="iso", description="How dates in filters are written first.")
-    timezone: str | None = Field(default=None, description="The portal's zone for `sql` dates; default: as it answers.")
+    ca_bundle: str | None = Field(
+        default=None, description="Path of a CA bundle, for a portal with a private CA."
+    )
+    state_dir: str | None = Field(
+        default=None, description="Where processes share the rate bucket; default: temporary."
+    )
+    date_style: Literal["iso", "sql"] = Field(
+        default="iso", description="How dates in filters are written first."
+    )
+    timezone: str | None = Field(
+        default=None, description="The portal's zone for `sql` dates; default: as it answers."
+    )
 
     _client: Bitrix24Client | None = PrivateAttr(default=None)
 

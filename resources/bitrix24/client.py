@@ -33,7 +33,7 @@ from resources.bitrix24.envelope import (
 from resources.bitrix24.faults import command_error, failure
 from resources.bitrix24.planner import Ask, KeysetPlanner, Mode, OrderIgnored, Slice
 from resources.bitrix24.portal import ClientStats, Command, Outcome, Portal, Reply
-from resources.errors import PermanentSourceError, TransientSourceError
+from resources.errors import PermanentSourceError
 from resources.http import Clock
 
 PROGRESS_VERSION = 1
@@ -138,7 +138,8 @@ class Bitrix24Client:
     def call_many(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any | CommandError]:
         """Results in the order of `calls`, packed into batches; a command refused for good is a CommandError."""
         jobs = (
-            _Job(index, Command(method, f"{method}?{bracket(params)}")) for index, (method, params) in enumerate(calls)
+            _Job(index, Command(method, f"{method}?{bracket(params)}"))
+            for index, (method, params) in enumerate(calls)
         )
         answers: list[Any] = [None] * len(calls)
         for settled, _ in self._stream(jobs, len(calls)):
@@ -179,7 +180,9 @@ class Bitrix24Client:
         jobs = [
             _Job((fingerprint(call, window), part), command)
             for call, window in wanted
-            for part, command in enumerate(self._opening_commands(call, window, self._query(call, window, self._style)))
+            for part, command in enumerate(
+                self._opening_commands(call, window, self._query(call, window, self._style))
+            )
         ]
         found: dict[str, dict[int, tuple[Outcome, datetime]]] = {}
         for settled, read_at in self._stream(iter(jobs), len(jobs)):
@@ -188,9 +191,13 @@ class Bitrix24Client:
                 found.setdefault(name, {})[part] = outcome, read_at
         for name, parts in found.items():
             last = parts[1][0] if 1 in parts else None
-            self._prefetched[name] = _Opening(parts[0][0], last, min(read_at for _, read_at in parts.values()))
+            self._prefetched[name] = _Opening(
+                parts[0][0], last, min(read_at for _, read_at in parts.values())
+            )
 
-    def scan(self, call: ListCall, window: Window = ALL, *, resume: str | None = None) -> Iterator[RecordBatch]:
+    def scan(
+        self, call: ListCall, window: Window = ALL, *, resume: str | None = None
+    ) -> Iterator[RecordBatch]:
         """Yield every row of `call` whose modification lies in `window`, at least once, in no global order.
 
         `resume` is the `progress` of a batch of an earlier scan of the same call and window; anything else starts
@@ -205,7 +212,9 @@ class Bitrix24Client:
             try:
                 yield from self._scan(scan, resume, use_prefetched=style == styles[0])
             except _WindowIgnored:
-                self._log.warning("Bitrix24 %s: rows outside the window with %s date literals", call.method, style)
+                self._log.warning(
+                    "Bitrix24 %s: rows outside the window with %s date literals", call.method, style
+                )
                 continue
             self._style = style if bounded else self._style
             return
@@ -238,11 +247,16 @@ class Bitrix24Client:
         if planner is None:
             opening = opening or self._open(scan)
             first = self._page(scan, opening.first)
+            if not first.increasing:  # ask again once: a fault is not a habit
+                opening = self._open(scan)
+                first = self._page(scan, opening.first)
             if not first.increasing:
                 raise OrderIgnored
             planner = self._plan(scan, first, opening.last)
             if first.ids:
-                yield self._records([Slice(first, len(first.ids))], opening.read_at, self._progress(scan, planner))
+                yield self._records(
+                    [Slice(first, len(first.ids))], opening.read_at, self._progress(scan, planner)
+                )
         if not planner.done:
             yield from self._drain(scan, planner)
 
@@ -257,7 +271,9 @@ class Bitrix24Client:
         commands = self._opening_commands(scan.call, scan.window, scan.query)
         found: dict[int, Outcome] = {}
         moments = []
-        for settled, read_at in self._stream(iter([_Job(i, c) for i, c in enumerate(commands)]), len(commands)):
+        for settled, read_at in self._stream(
+            iter([_Job(i, c) for i, c in enumerate(commands)]), len(commands)
+        ):
             found.update({job.key: outcome for job, outcome in settled})
             moments.append(read_at)
         return _Opening(found[0], found.get(1), min(moments))
@@ -321,7 +337,9 @@ class Bitrix24Client:
                 )
         except (ValueError, TypeError, KeyError):
             pass
-        self._log.warning("Bitrix24 %s: saved progress belongs to another scan, starting afresh", scan.call.method)
+        self._log.warning(
+            "Bitrix24 %s: saved progress belongs to another scan, starting afresh", scan.call.method
+        )
         return None
 
     def _progress(self, scan: _Scan, planner: KeysetPlanner) -> str:
@@ -420,10 +438,17 @@ class Bitrix24Client:
         return self._record_batch(rows, sum(item.count for item in slices), literals, read_at, progress)
 
     def _record_batch(
-        self, rows: Iterable[bytes], count: int, literals: Iterable[Sequence[Any]], read_at: datetime, progress: str | None
+        self,
+        rows: Iterable[bytes],
+        count: int,
+        literals: Iterable[Sequence[Any]],
+        read_at: datetime,
+        progress: str | None,
     ) -> RecordBatch:
         self.stats.add(rows=count)
-        days = Counter(text[:10] for page in literals for text in page if isinstance(text, str) and len(text) >= 10)
+        days = Counter(
+            text[:10] for page in literals for text in page if isinstance(text, str) and len(text) >= 10
+        )
         return RecordBatch(b"\n".join(map(mark_false, rows)), count, read_at, days, progress)
 
     def _scan_by_offset(self, scan: _Scan, opening: _Opening | None) -> Iterator[RecordBatch]:
@@ -465,7 +490,9 @@ class Bitrix24Client:
             return [opening.first], opening.read_at
         found: dict[int, Outcome] = {}
         moments: list[datetime] = []
-        jobs = [_Job(i, Command(scan.call.method, scan.query.offset(start))) for i, start in enumerate(starts)]
+        jobs = [
+            _Job(i, Command(scan.call.method, scan.query.offset(start))) for i, start in enumerate(starts)
+        ]
         for settled, read_at in self._stream(iter(jobs), len(jobs)):
             found.update({job.key: outcome for job, outcome in settled})
             moments.append(read_at)
@@ -486,7 +513,11 @@ class Bitrix24Client:
             fresh: list[Raw] = []
             literals: list[Any] = []
             for row, (identity, literal) in zip(rows, heads, strict=True):
-                key = str(identity).encode() if identity is not None else hashlib.blake2b(row, digest_size=16).digest()
+                key = (
+                    str(identity).encode()
+                    if identity is not None
+                    else hashlib.blake2b(row, digest_size=16).digest()
+                )
                 if key not in seen:
                     seen.add(key)
                     fresh.append(row)
@@ -547,7 +578,9 @@ class Bitrix24Client:
     def _child_rows(self, call: ListCall, outcome: Outcome) -> list[dict[str, Any]]:
         if outcome.raw is None:
             assert outcome.error is not None
-            gone = outcome.error.code == "NOT_FOUND" or outcome.error.description.lower().startswith("not found")
+            gone = outcome.error.code == "NOT_FOUND" or outcome.error.description.lower().startswith(
+                "not found"
+            )
             if gone:
                 return []
             raise failure(outcome.error)
@@ -558,7 +591,11 @@ class Bitrix24Client:
         raise PermanentSourceError(f"Bitrix24 {text}")
 
     def _goes_on(
-        self, call: ListCall, known: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], outcome: Outcome
+        self,
+        call: ListCall,
+        known: Sequence[Mapping[str, Any]],
+        rows: Sequence[Mapping[str, Any]],
+        outcome: Outcome,
     ) -> int | None:
         """Where the list of a parent continues; None at its end."""
         if call.paging not in ("keyset", "sequential"):
@@ -569,7 +606,9 @@ class Bitrix24Client:
             return None
         first, last = int(rows[0][call.id_key]), int(rows[-1][call.id_key])
         if known and first <= int(known[-1][call.id_key]):
-            raise PermanentSourceError(f"Bitrix24 {call.method}: the portal ignores the filter `>{call.cursor}`.")
+            raise PermanentSourceError(
+                f"Bitrix24 {call.method}: the portal ignores the filter `>{call.cursor}`."
+            )
         return last
 
     def _stream(
@@ -671,8 +710,9 @@ def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in extra.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _merged(below, value)
+        merged[key] = value
     return merged
 
 
@@ -680,6 +720,3 @@ def _mapping(call: ListCall, row: Any) -> dict[str, Any]:
     if isinstance(row, dict):
         return row
     raise BadShape(f"{call.method}: a row that is not an object")
-
-
-__all__ = ["Bitrix24Client", "TransientSourceError", "PermanentSourceError"]

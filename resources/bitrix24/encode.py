@@ -63,7 +63,9 @@ def spelled(params: Mapping[str, Any], name: str) -> str:
 class ListQuery:
     """The command strings of one list call within one window; the fixed part is encoded once."""
 
-    def __init__(self, call: ListCall, window: Window, style: DateStyle = "iso", zone: tzinfo | None = None) -> None:
+    def __init__(
+        self, call: ListCall, window: Window, style: DateStyle = "iso", zone: tzinfo | None = None
+    ) -> None:
         self._call = call
         base = dict(call.params)
         self._filter_key, self._select_key = spelled(base, "filter"), spelled(base, "select")
@@ -113,7 +115,10 @@ class ListQuery:
         return self._command(self._offset_fixed(), *bounds, f"{self._start_key}={start}")
 
     def _offset_fixed(self) -> str:
-        if self._call.paging == "offset":  # the caller's own order: not every such method can sort by id
+        if self._call.paging in (
+            "offset",
+            "single",
+        ):  # the caller's own order: not every such method can sort by id
             return bracket({**self._rest, self._filter_key: self._condition})
         return self._fixed
 

@@ -154,7 +154,9 @@ def read_answer(body: bytes) -> Answer:
         envelope = _tolerant(_envelope_decoder, body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadAnswer(type(error).__name__) from None
-    return Answer(envelope.result, _time(envelope.time), whole_number(envelope.next), whole_number(envelope.total))
+    return Answer(
+        envelope.result, _time(envelope.time), whole_number(envelope.next), whole_number(envelope.total)
+    )
 
 
 T = TypeVar("T")
@@ -198,7 +200,12 @@ def _read_odd_batch(body: bytes) -> BatchAnswer:
     errors = {k: error_pair(v) or ("", "") for k, v in _map(batch.get("result_error")).items()}
     times = {k: _time(v) for k, v in _map(batch.get("result_time")).items()}
     return BatchAnswer(
-        results, errors, times, _map(batch.get("result_next")), _map(batch.get("result_total")), _time(whole.get("time"))
+        results,
+        errors,
+        times,
+        _map(batch.get("result_next")),
+        _map(batch.get("result_total")),
+        _time(whole.get("time")),
     )
 
 
@@ -290,7 +297,10 @@ def _head_decoder(id_key: str, modified: str | None) -> Callable[[bytes], list[A
 
 def read_heads(call: ListCall, rows: list[Raw]) -> list[Any]:
     """(id, modified) of each row, of whatever type they are; None where absent."""
-    return [(row.get(call.id_key), row.get(call.modified)) if isinstance(row, dict) else (None, None) for row in map(decode, rows)]
+    return [
+        (row.get(call.id_key), row.get(call.modified)) if isinstance(row, dict) else (None, None)
+        for row in map(decode, rows)
+    ]
 
 
 def read_page(call: ListCall, raw: Raw) -> Page:

@@ -43,6 +43,10 @@ _SCOPES = {
 
 _NEW_WEBHOOK = "create an inbound webhook on the portal and put its URL into BITRIX24_WEBHOOK_URL."
 _ADVICE = {
+    "QUERY_LIMIT_EXCEEDED": "the portal still refuses for too many requests: other programs on this address use up its "
+    "rate; a later run continues.",
+    "OPERATION_TIME_LIMIT": "the portal still refuses because the method's execution time of ten minutes is used up; "
+    "a later run continues.",
     "NO_AUTH_FOUND": f"the portal does not know the webhook code: {_NEW_WEBHOOK}",
     "INVALID_TOKEN": f"the portal does not know the webhook code: {_NEW_WEBHOOK}",
     "INVALID_CREDENTIALS": "the webhook code is wrong, or its owner has too few rights: check the webhook on the "
@@ -72,8 +76,8 @@ def kind_of(code: str, status: int = 200) -> Kind:
         return _KINDS[code]
     if code in _ADVICE or code == "INSUFFICIENT_SCOPE":
         return Kind.FATAL
-    if status == 429:
-        return Kind.OPERATING
+    if status == 429:  # a proxy's; the portal's own has a code
+        return Kind.RATE
     return Kind.RETRY if status in (408, 425) or status >= 500 else Kind.FATAL
 
 
@@ -94,6 +98,9 @@ def command_error(method: str, code: str, description: str, status: int = 200) -
         advice = _ADVICE["ACCESS_DENIED"]
     elif not code and description.lower().startswith("not found"):
         advice = _ADVICE["NOT_FOUND"]
+    elif kind_of(code, status) is Kind.RETRY:
+        reason = description or redact(code)[:60] or f"HTTP {status}"
+        advice = f"the portal keeps failing ({reason}); a later run may succeed."
     else:
         advice = f"refused with {redact(code)[:60] or f'HTTP {status}'}: {description or 'no description'}"
     retryable = kind_of(code, status) is not Kind.FATAL
@@ -117,9 +124,13 @@ _UNREACHABLE = {
 
 def transport_failure(error: TransportError) -> PermanentSourceError | TransientSourceError:
     """The exception for a portal that cannot be reached."""
+    if error.kind == "ca":
+        return PermanentSourceError("Bitrix24: the configured CA bundle cannot be read: check its path.")
     if error.kind == "tls":
         return PermanentSourceError(
             "Bitrix24: the portal's TLS certificate is not trusted: check the host in BITRIX24_WEBHOOK_URL, or give the "
             "company's CA bundle."
         )
-    return TransientSourceError(f"Bitrix24: {_UNREACHABLE.get(error.kind, 'the request failed: ' + str(error))}")
+    return TransientSourceError(
+        f"Bitrix24: {_UNREACHABLE.get(error.kind, 'the request failed: ' + str(error))}"
+    )

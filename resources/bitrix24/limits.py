@@ -95,7 +95,7 @@ class OperatingBudget:
         """Seconds for which `method` (or every batch) is kept back."""
         with self._lock:
             uses = [self._uses[name] for name in (method, BATCH) if name in self._uses]
-            return max((use.parked_until - now for use in uses), default=0.0)
+            return max((0.0, *(use.parked_until - now for use in uses)))
 
     def used(self) -> dict[str, float]:
         """Seconds used per method, as last reported."""

@@ -38,6 +38,7 @@ class Segment:
     asked: int = 0
     ramp: int = 1
     fails: int = 0
+    doubts: int = 0
 
     def pages(self) -> int:
         """Pages expected in it, one more where that is a guess."""
@@ -87,6 +88,8 @@ class KeysetPlanner:
         self._busy: list[Segment] = []
         self._windows = 0
         self._short_windows = 0
+        self._good_links = 0
+        self._bad_links = 0
         if mode == "chains":
             self._split_evenly()
 
@@ -169,7 +172,9 @@ class KeysetPlanner:
         self._windows += 1
         return Ask(window, window.lo, hi)
 
-    def absorb(self, asks: Sequence[Ask], pages: Sequence[Page | None], refused: Sequence[bool] = ()) -> list[Slice]:
+    def absorb(
+        self, asks: Sequence[Ask], pages: Sequence[Page | None], refused: Sequence[bool] = ()
+    ) -> list[Slice]:
         """Take in the answers of one planned batch; None = not executed or refused (`refused[i]`).
 
         Returns the new rows in id order per segment. Raises OrderIgnored.
@@ -199,13 +204,13 @@ class KeysetPlanner:
             if not page.ids:
                 complete = ask.hi is None or ask.hi == segment.hi
                 break
-            if not page.increasing:
-                raise OrderIgnored
-            if page.ids[0] <= segment.lo:
-                if ask.lo is not None:
-                    raise OrderIgnored
-                self._distrust_references()
+            if not page.increasing or (page.ids[0] <= segment.lo and ask.lo is not None):
+                self._doubt_order(segment)
                 break
+            if page.ids[0] <= segment.lo:
+                self._doubt_references()
+                break
+            self._good_links += ask.lo is None
             count = len(page.ids) if segment.hi is None else bisect_right(page.ids, segment.hi)
             if count:
                 delivered.append(Slice(page, count))
@@ -227,8 +232,15 @@ class KeysetPlanner:
             self._idle.append(segment)
         return delivered
 
-    def _distrust_references(self) -> None:
-        if self.mode != "singles":
+    def _doubt_order(self, segment: Segment) -> None:
+        """Ask the same again once: a fault is not a habit."""
+        segment.doubts += 1
+        if segment.doubts > 1:
+            raise OrderIgnored
+
+    def _doubt_references(self) -> None:
+        self._bad_links += 1
+        if self.mode != "singles" and (self._bad_links > 1 or not self._good_links):
             self.mode = "singles"
             self.notes.append("references between commands of a batch are not honoured: reading page by page")
 
@@ -245,7 +257,9 @@ class KeysetPlanner:
         """Cut the longest segment so that every slot has one, if it is worth several batches."""
         if not self._spread:
             return
-        longest = max((s for s in self._idle if s.hi is not None and not s.bounded), key=Segment.pages, default=None)
+        longest = max(
+            (s for s in self._idle if s.hi is not None and not s.bounded), key=Segment.pages, default=None
+        )
         if longest is None or longest.hi is None:
             return
         parts = min(self._in_flight, longest.pages() // PAGE)

@@ -15,7 +15,17 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import Raw
 
 from resources.bitrix24.calls import CommandError
-from resources.bitrix24.envelope import Answer, BadAnswer, BatchAnswer, Time, moment, number, read_answer, read_batch, read_error
+from resources.bitrix24.envelope import (
+    Answer,
+    BadAnswer,
+    BatchAnswer,
+    Time,
+    moment,
+    number,
+    read_answer,
+    read_batch,
+    read_error,
+)
 from resources.bitrix24.faults import Kind, command_error, failure, kind_of, transport_failure
 from resources.bitrix24.limits import BATCH, BatchSizer, OperatingBudget
 from resources.errors import PermanentSourceError, TransientSourceError
@@ -126,7 +136,9 @@ def parse_webhook(url: str) -> tuple[str, str]:
         )
     base = match["base"]
     if base.startswith("http://") and not _LOCAL.match(urlsplit(base).hostname or ""):
-        raise PermanentSourceError("BITRIX24_WEBHOOK_URL must begin with https://: the portal refuses plain HTTP.")
+        raise PermanentSourceError(
+            "BITRIX24_WEBHOOK_URL must begin with https://: the portal refuses plain HTTP."
+        )
     return base, match["code"]
 
 
@@ -192,9 +204,15 @@ class Portal:
         """
 
         def send(count: int) -> BatchAnswer:
-            body = self._post(BATCH, {"halt": 0, "cmd": {_label(i): c.text for i, c in enumerate(commands[:count])}})
+            body = self._post(
+                BATCH, {"halt": 0, "cmd": {_label(i): c.text for i, c in enumerate(commands[:count])}}
+            )
             answer = read_batch(body)
-            times = [(c.method, answer.times[_label(i)]) for i, c in enumerate(commands) if _label(i) in answer.times]
+            times = [
+                (c.method, answer.times[_label(i)])
+                for i, c in enumerate(commands)
+                if _label(i) in answer.times
+            ]
             self._learn(answer.time, times, BATCH)
             return answer
 
@@ -204,7 +222,9 @@ class Portal:
         outcomes = [self._outcome(c, _label(i), answer) for i, c in enumerate(commands[:sent])]
         self._mind_nested(outcomes, stop)
         outcomes += [Outcome() for _ in commands[sent:]]
-        return Reply(outcomes, (moment(answer.time) or datetime.fromtimestamp(self.clock.time(), UTC)).astimezone(UTC))
+        return Reply(
+            outcomes, (moment(answer.time) or datetime.fromtimestamp(self.clock.time(), UTC)).astimezone(UTC)
+        )
 
     def _outcome(self, command: Command, label: str, answer: BatchAnswer) -> Outcome:
         if label in answer.errors:
@@ -228,7 +248,12 @@ class Portal:
             self.pause(self._backoff(self._streak), stop)
 
     def _persist(
-        self, send: Callable[[int], T], methods: Counter[str], count: int, stop: threading.Event | None, owner: str
+        self,
+        send: Callable[[int], T],
+        methods: Counter[str],
+        count: int,
+        stop: threading.Event | None,
+        owner: str,
     ) -> tuple[T, int]:
         """Send until it works or a bound is reached; returns the answer and how many commands it carried."""
         failures = refusals = unreachable = 0
@@ -244,10 +269,18 @@ class Portal:
                 error, kind, heavy = command_error(owner, "INTERNAL_SERVER_ERROR", text), Kind.RETRY, True
             except _Unreachable as lost:
                 unreachable += lost.error.kind in ("dns", "refused")
-                if lost.error.kind == "tls" or unreachable >= UNREACHABLE_ATTEMPTS or failures + 1 >= self.max_attempts:
+                if (
+                    lost.error.kind in ("tls", "ca")
+                    or unreachable >= UNREACHABLE_ATTEMPTS
+                    or failures + 1 >= self.max_attempts
+                ):
                     final = transport_failure(lost.error)
                     self._raise(final)
-                error, kind, heavy = command_error(owner, "INTERNAL_SERVER_ERROR", str(lost)), Kind.RETRY, True
+                error, kind, heavy = (
+                    command_error(owner, "INTERNAL_SERVER_ERROR", str(lost)),
+                    Kind.RETRY,
+                    True,
+                )
             self.stats.add(retries=1)
             if kind is Kind.FATAL:
                 self._raise(failure(error))
@@ -270,7 +303,11 @@ class Portal:
                 self.sizer.failed(count)
                 count = max(1, count // 2)
             self.log.warning(
-                "Bitrix24 %s: attempt %d failed (%s), next with %d commands", owner, failures, error.description, count
+                "Bitrix24 %s: attempt %d failed (%s), next with %d commands",
+                owner,
+                failures,
+                error.description,
+                count,
             )
             self.pause(self._backoff(failures), stop)
 
@@ -341,13 +378,10 @@ class Portal:
     def _follow(self, method: str, payload: Mapping[str, Any]) -> HttpAnswer:
         for _ in range(MOST_REDIRECTS + 1):
             self.stats.add(requests=1)
-            failed = None
             try:
                 answer = self.http.post_json(f"{self._base}/{method}.json", payload)
             except TransportError as error:
-                failed = error
-            if failed is not None:
-                raise _Unreachable(failed)
+                raise _Unreachable(error) from None
             self.stats.add(api_s=answer.elapsed_s)
             if answer.status not in _REDIRECTS:
                 return answer
@@ -358,9 +392,13 @@ class Portal:
         """Take the new host of a renamed portal; path and body stay."""
         old, new = urlsplit(self._base), urlsplit(location)
         if not new.hostname:
-            raise PermanentSourceError("Bitrix24: the portal redirects to nowhere: check BITRIX24_WEBHOOK_URL.")
+            raise PermanentSourceError(
+                "Bitrix24: the portal redirects to nowhere: check BITRIX24_WEBHOOK_URL."
+            )
         if old.scheme == "https" and new.scheme != "https":
-            raise PermanentSourceError("Bitrix24: the portal redirects to plain HTTP, which would expose the webhook code.")
+            raise PermanentSourceError(
+                "Bitrix24: the portal redirects to plain HTTP, which would expose the webhook code."
+            )
         netloc = new.netloc.rpartition("@")[2]
         if netloc != old.netloc:
             self.log.warning("Bitrix24: the portal has moved to %s: update BITRIX24_WEBHOOK_URL", netloc)

@@ -50,7 +50,11 @@ def _owner(answer: object) -> PreflightRow:
     if not isinstance(answer, dict):
         return PreflightRow("webhook owner", False, _text(answer))
     admin = answer.get("ADMIN") in (True, "Y", "1", "true")
-    rights = "administrator" if admin else "not an administrator: rows without the owner's right to read are missing"
+    rights = (
+        "administrator"
+        if admin
+        else "not an administrator: rows without the owner's right to read are missing"
+    )
     return PreflightRow("webhook owner", True, f"user {answer.get('ID')}, {rights}")
 
 
