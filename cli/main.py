@@ -96,3 +96,11 @@ def backfill(
     from cli.backfill import backfill as run
 
     run(asset, first, last, chunk, force)
+
+
+@app.command()
+def doctor() -> None:
+    """Check every setting and every system behind it, one line each."""
+    from cli.doctor import doctor as run
+
+    run()

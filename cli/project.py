@@ -91,7 +91,7 @@ def ensure_local(folder: Path) -> list[str]:
     if missing or not path.exists():
         _write_private(path, text)
     home = folder / ".dagster_home"
-    if os.environ.get("DAGSTER_HOME", str(home)) == str(home) and not (home / "dagster.yaml").exists():
+    if (os.environ.get("DAGSTER_HOME") or str(home)) == str(home) and not (home / "dagster.yaml").exists():
         home.mkdir(exist_ok=True)
         (home / "dagster.yaml").symlink_to(Path("..") / "dagster.yaml")
     os.environ.update(missing)

@@ -161,7 +161,7 @@ def prefixed() -> Show:
 
     def show(name: str, line: str) -> None:
         colour = colours.setdefault(name, COLOURS[len(colours) % len(COLOURS)])
-        out.print(Text.assemble((f"{name:>10} | ", colour), Text(line)), soft_wrap=True)
+        out.print(Text.assemble((f"{name:>10} | ", colour), Text.from_ansi(line)), soft_wrap=True)
 
     return show
 

@@ -49,8 +49,8 @@ class EventLog(PostgresEventLogStorage):
 class PostgresStorage(DagsterPostgresStorage):
     """Runs, events and schedules in PostgreSQL.
 
-    Plain `postgresql://` gets the driver that is installed; an embedded server that is not running is one line
-    on the terminal instead of a traceback after half a minute of retries; a process keeps its connections.
+    Plain `postgresql://` gets the driver that is installed; an embedded server that is not running is one
+    line on the terminal instead of a traceback after half a minute of retries; connections are kept.
     """
 
     def __init__(

@@ -1,0 +1,119 @@
+"""`svod doctor`: every setting and every system behind it, one line each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as sa
+import sqlalchemy.exc
+from rich.markup import escape
+
+from cli.project import MARK, enter, fail, out, sandbox_port
+from cli.query import warehouse
+from resources.http import redact
+from resources.postgres import PostgresError, connect, database_url, require_answer
+
+Finding = tuple[bool, str]
+
+
+def doctor() -> None:
+    """Print what is right and what is not; status 1 if anything is not."""
+    folder = enter()
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "Python": _python,
+        "Settings": lambda: _settings(folder),
+        "DAGSTER_HOME": _dagster_home,
+        "DAGSTER_POSTGRES_URL": _postgres,
+        "CLICKHOUSE_URL": _clickhouse,
+        "BITRIX24_WEBHOOK_URL": _bitrix24,
+    }
+    bad = 0
+    for name, check in checks.items():
+        for good, text in _safely(check):
+            bad += not good
+            mark = "[green]ok  [/]" if good else "[red]FAIL[/]"
+            out.print(f"{mark} {name}: {escape(text)}", highlight=False, soft_wrap=True)
+    if bad:
+        raise fail(f"{bad} of the checks failed.")
+
+
+def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except dg.Failure as failure:
+        yield False, redact(failure.description or "failed")
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        yield False, redact(f"{type(error).__name__}: {text[0] if text else ''}")
+
+
+def _python() -> Iterator[Finding]:
+    good = (3, 11) <= sys.version_info < (3, 14)
+    yield good, f"{sys.version.split()[0]}" + ("" if good else "; Svod is tested with 3.11 to 3.13")
+
+
+def _settings(folder: Path) -> Iterator[Finding]:
+    path = folder / ".env"
+    if not path.exists():
+        yield True, f"no .env beside {MARK}: the environment is used"
+    elif path.stat().st_mode & 0o077:
+        yield False, f".env can be read by others, and it holds passwords: chmod 600 {path}"
+    else:
+        yield True, ".env is readable by its owner only"
+    from etl_assets.settings import bitrix24_settings
+
+    yield True, f"days of {bitrix24_settings().zone} from {bitrix24_settings().start_date}"
+
+
+def _dagster_home() -> Iterator[Finding]:
+    home = os.environ.get("DAGSTER_HOME", "")
+    good = bool(home) and Path(home).is_absolute() and (Path(home) / "dagster.yaml").exists()
+    yield (
+        good,
+        home
+        if good
+        else f"{home or 'not set'}: there is no dagster.yaml in it; run `make env` for local use",
+    )
+
+
+def _postgres() -> Iterator[Finding]:
+    try:
+        url = database_url()
+        require_answer(url)
+    except PostgresError as error:
+        yield False, str(error)
+        return
+    engine = connect(url)
+    try:
+        with engine.connect() as connection:
+            yield True, f"PostgreSQL {connection.execute(sa.text('SHOW server_version')).scalar_one()}"
+    except sqlalchemy.exc.OperationalError as error:
+        yield False, redact(str(error.orig).strip().splitlines()[0])
+    finally:
+        engine.dispose()
+
+
+def _clickhouse() -> Iterator[Finding]:
+    version, size = warehouse().query(
+        "SELECT version(), formatReadableSize((SELECT sum(bytes_on_disk) FROM system.parts WHERE active))"
+    )[0]
+    embedded = os.environ.get("CLICKHOUSE_URL", "").startswith("chdb:")
+    yield True, f"ClickHouse {version}{', embedded' if embedded else ''}, {size} of data"
+
+
+def _bitrix24() -> Iterator[Finding]:
+    from etl_assets.settings import bitrix24_resource
+    from resources.bitrix24 import preflight
+
+    try:
+        rows = preflight(bitrix24_resource().client)
+    except dg.Failure as failure:
+        hint = "; `make dev` runs the sandbox" if sandbox_port() else ""
+        yield False, redact((failure.description or "no answer") + hint)
+        return
+    for row in rows:
+        yield row.ok, f"{row.subject}: {row.detail}"

@@ -1,0 +1,74 @@
+"""Children of `svod dev`: whatever they do, none is left behind."""
+
+import signal
+import socket
+import sys
+import threading
+
+import psutil
+import pytest
+import typer
+
+from cli.services import Interrupted, Services, port_in_use, quiet, running, stop_signals
+
+STUBBORN = """
+import signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def started(services: Services, code: str, lines: list[str]) -> None:
+    """Start a child and return when it has said something."""
+    said = threading.Event()
+    show = services.show
+
+    def tell(name: str, line: str) -> None:
+        show(name, line)
+        said.set()
+
+    services.show = tell
+    services.start("child", [sys.executable, "-c", code])
+    assert said.wait(20), lines
+
+
+def test_a_child_that_ignores_sigterm_ends_with_its_own_children(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cli.services.STOP_S", 0.2)
+    show, lines = quiet()
+    with running(show) as services:
+        started(services, STUBBORN, lines)
+    grandchild = int(lines[-1].split()[-1])
+    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_child_that_ends_by_itself_is_named():
+    show, _ = quiet()
+    with running(show) as services:
+        services.start("sandbox", [sys.executable, "-c", "raise SystemExit(3)"])
+        with pytest.raises(typer.Exit):
+            services.wait_until("http://127.0.0.1:1/", "The sandbox")
+        assert services.dead() == ("sandbox", 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_way_to_stop_is_an_interruption(number: signal.Signals):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted), stop_signals():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_port_in_use_is_seen():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert port_in_use(taken.getsockname()[1])
+
+
+def test_only_the_last_lines_of_a_quiet_child_are_kept():
+    show, lines = quiet(keep=3)
+    for number in range(10):
+        show("child", str(number))
+    assert lines == ["child: 7", "child: 8", "child: 9"]

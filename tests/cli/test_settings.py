@@ -1,0 +1,78 @@
+""".env for local use: what is empty is filled, what the user wrote stays."""
+
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from cli.project import SANDBOX_WEBHOOK, ensure_local, enter, local_settings, sandbox_port
+
+EXAMPLE = (Path(__file__).parents[2] / ".env.example").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder, with none of the settings in the environment."""
+    (tmp_path / "workspace.yaml").touch()
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / ".env.example").write_text(EXAMPLE)
+    for name in local_settings(tmp_path):
+        monkeypatch.setenv(name, "")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_fresh_folder_gets_every_local_setting(project: Path):
+    assert set(ensure_local(project)) == set(local_settings(project))
+    written = dotenv_values(project / ".env")
+    assert written["BITRIX24_WEBHOOK_URL"] == SANDBOX_WEBHOOK
+    assert written["CLICKHOUSE_URL"] == f"chdb://{project}/.data/warehouse"
+    assert (project / ".dagster_home" / "dagster.yaml").resolve() == project / "dagster.yaml"
+
+
+def test_the_file_is_readable_by_its_owner_only(project: Path):
+    ensure_local(project)
+    assert (project / ".env").stat().st_mode & 0o077 == 0
+
+
+def test_what_the_user_wrote_stays(project: Path):
+    mine = "https://portal.example/rest/7/code/"
+    (project / ".env").write_text(f"# mine\nBITRIX24_WEBHOOK_URL={mine}\nCLICKHOUSE_URL=''\n")
+    enter()
+    assert "BITRIX24_WEBHOOK_URL" not in ensure_local(project)
+    written = dotenv_values(project / ".env")
+    assert written["BITRIX24_WEBHOOK_URL"] == mine
+    assert written["CLICKHOUSE_URL"] == f"chdb://{project}/.data/warehouse"
+    assert (project / ".env").read_text().startswith("# mine\n")
+
+
+def test_a_setting_of_the_environment_is_not_shadowed_by_the_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CLICKHOUSE_URL", "https://u:p@ch:8443/db")
+    assert "CLICKHOUSE_URL" not in ensure_local(project)
+    assert not dotenv_values(project / ".env")["CLICKHOUSE_URL"]
+
+
+def test_filling_twice_changes_nothing(project: Path):
+    ensure_local(project)
+    before = (project / ".env").read_text()
+    assert ensure_local(project) == []
+    assert (project / ".env").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("webhook", "port"),
+    [
+        (SANDBOX_WEBHOOK, 8024),
+        ("http://localhost:9000/rest/1/sandbox0secret", 9000),
+        ("https://portal.example/rest/1/sandbox0secret/", None),
+        ("http://127.0.0.1:8024/rest/1/another/", None),
+        ("", None),
+    ],
+)
+def test_only_the_loopback_sandbox_is_started(
+    webhook: str, port: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BITRIX24_WEBHOOK_URL", webhook)
+    assert sandbox_port() == port
