@@ -112,7 +112,7 @@ def _bitrix24() -> Iterator[Finding]:
     try:
         rows = preflight(bitrix24_resource().client)
     except dg.Failure as failure:
-        hint = "; `make dev` runs the sandbox" if sandbox_port() else ""
+        hint = " `make dev` runs the sandbox." if sandbox_port() else ""
         yield False, redact((failure.description or "no answer") + hint)
         return
     for row in rows:
