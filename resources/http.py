@@ -116,7 +116,10 @@ def install_log_redaction() -> None:
 
 
 class TransportError(Exception):
-    """No usable HTTP answer came. `kind`: timeout, dns, refused, tls, ca, cut or other; the text holds no secret."""
+    """No usable HTTP answer came.
+
+    `kind`: timeout, dns, refused, tls, ca, cut or other; the text holds no secret.
+    """
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -225,8 +228,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 class RateBucket:
     """A leaky bucket of one credential, shared by all processes of this user on the host.
 
-    Grants a burst of `capacity`, then `per_second` for ever: every grant is booked under a file lock before the
-    request is sent, and whoever books a later one sleeps until it is due. `capacity=0` means unlimited.
+    Grants a burst of `capacity`, then `per_second` for ever: every grant is booked under a file lock before
+    the request is sent, and whoever books a later one sleeps until it is due. `capacity=0` means unlimited.
     """
 
     def __init__(

@@ -21,8 +21,10 @@ class ListCall:
     """How one list method is asked and how its answer is unwrapped.
 
     paging: `keyset` reads by id, many pages a request; `sequential` reads by id, one page a request, until an
-    empty page (for methods that filter a page after cutting it); `offset` follows `next`; `single` is one call.
-    sort_style: `order` sends {"order": {cursor: "ASC"}}; `sort_order` sends top-level sort and order (user.get).
+    empty page (for methods that filter a page after cutting it); `offset` follows `next`; `single` is one
+    call.
+    sort_style: `order` sends {"order": {cursor: "ASC"}}; `sort_order` sends top-level sort and order
+    (user.get).
     """
 
     method: str

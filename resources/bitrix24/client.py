@@ -40,6 +40,7 @@ PROGRESS_VERSION = 1
 EMPTY_PAGES = 3  # so many empty pages in a row end an offset scan, whatever `next` says
 TOLERANCE = timedelta(seconds=1)  # filter literals have whole seconds
 ALL = Window()
+LOG = logging.getLogger("svod.bitrix24")
 
 
 class _WindowIgnored(Exception):
@@ -99,7 +100,7 @@ class Bitrix24Client:
         date_style: DateStyle = "iso",
         timezone: str | None = None,
         clock: Clock = time,
-        log: logging.Logger = logging.getLogger("svod.bitrix24"),
+        log: logging.Logger = LOG,
     ) -> None:
         """Sends nothing. Seconds, rows and requests as in Bitrix24Resource, which describes each setting."""
         self._portal = Portal(
@@ -136,7 +137,7 @@ class Bitrix24Client:
         return decode(self._portal.call(method, params or {}).result)
 
     def call_many(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any | CommandError]:
-        """Results in the order of `calls`, packed into batches; a command refused for good is a CommandError."""
+        """Results in the order of `calls`, in batches; a command refused for good is a CommandError."""
         jobs = (
             _Job(index, Command(method, f"{method}?{bracket(params)}"))
             for index, (method, params) in enumerate(calls)
@@ -150,7 +151,8 @@ class Bitrix24Client:
     def totals(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int | CommandError]:
         """How many rows the portal counts for each call, in its order; the rows themselves are not read.
 
-        Counting is slow on large lists (minutes for millions of rows), so this is for checks, never for reading.
+        Counting is slow on large lists (minutes for millions of rows), so this is for checks, never for
+        reading.
         """
         jobs = (
             _Job(index, Command(method, f"{method}?{bracket({**params, 'start': 0})}"))
@@ -175,7 +177,7 @@ class Bitrix24Client:
         self._portal.http.close()
 
     def prefetch(self, asks: Mapping[str, tuple[ListCall, Window]]) -> None:
-        """Read the opening pages of many scans in as few requests as possible; each is used by one later scan."""
+        """Read the opening pages of many scans in few requests; each is used by one later scan."""
         wanted = [(call, window) for call, window in asks.values() if call.paging != "sequential"]
         jobs = [
             _Job((fingerprint(call, window), part), command)
@@ -200,8 +202,8 @@ class Bitrix24Client:
     ) -> Iterator[RecordBatch]:
         """Yield every row of `call` whose modification lies in `window`, at least once, in no global order.
 
-        `resume` is the `progress` of a batch of an earlier scan of the same call and window; anything else starts
-        afresh with a warning. Up to `in_flight` requests run ahead of the consumer.
+        `resume` is the `progress` of a batch of an earlier scan of the same call and window; anything else
+        starts afresh with a warning. Up to `in_flight` requests run ahead of the consumer.
         """
         bounded = call.modified and (window.since or window.until)
         styles: list[DateStyle] = [self._style]
@@ -219,7 +221,8 @@ class Bitrix24Client:
             self._style = style if bounded else self._style
             return
         raise PermanentSourceError(
-            f"Bitrix24 {call.method}: the portal ignores the filter on `{call.modified}`, so changes cannot be read: "
+            f"Bitrix24 {call.method}: the portal ignores the filter on `{call.modified}`, so changes cannot "
+            "be read: "
             "check the name of the field and the date style."
         )
 
@@ -310,7 +313,7 @@ class Bitrix24Client:
         return KeysetPlanner(segments, mode=mode, density=density, in_flight=self._in_flight)
 
     def _top(self, scan: _Scan, first: Page, last: Outcome | None) -> Page | None:
-        """The page with the highest ids; None if it cannot be trusted, because it did not come in falling order."""
+        """The page with the highest ids; None if it did not come in falling order, so proves nothing."""
         if last is None or last.raw is None:
             return None
         try:
@@ -470,7 +473,8 @@ class Bitrix24Client:
                 barren = 0 if rows else barren + 1
                 if repeated and upcoming is not None and len(seen) < total:
                     raise PermanentSourceError(
-                        f"Bitrix24 {scan.call.method}: the portal repeats a page, so the list cannot be read to its end."
+                        f"Bitrix24 {scan.call.method}: the portal repeats a page, so the list cannot be "
+                        "read to its end."
                     )
                 if upcoming is None or barren >= EMPTY_PAGES or repeated:
                     upcoming = None
@@ -536,7 +540,8 @@ class Bitrix24Client:
                 page = self._page(scan, outcome)
                 if not set(page.ids) <= set(job.key):
                     raise PermanentSourceError(
-                        f"Bitrix24 {call.method}: the portal ignores the filter `@{call.cursor}`: rows were not asked for."
+                        f"Bitrix24 {call.method}: the portal ignores the filter `@{call.cursor}`: rows were "
+                        "not asked for."
                     )
                 slices.append(Slice(page, len(page.ids)))
             if any(item.count for item in slices):
@@ -547,8 +552,8 @@ class Bitrix24Client:
     ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Yield (index of the parent, all its rows), in order of completion.
 
-        A parent is merged into the call's parameters. Lists over a page go on by id (`keyset`) or by `next`. An
-        element that is gone has no rows.
+        A parent is merged into the call's parameters. Lists over a page go on by id (`keyset`) or by `next`.
+        An element that is gone has no rows.
         """
         partial: dict[int, list[dict[str, Any]]] = {}
         more: deque[_Job] = deque()
@@ -569,10 +574,7 @@ class Bitrix24Client:
         self, call: ListCall, parents: Sequence[Mapping[str, Any]], index: int, after: int | None
     ) -> _Job:
         query = ListQuery(replace(call, params=_merged(call.params, parents[index])), ALL)
-        if call.paging in ("keyset", "sequential"):
-            text = query.page(after)
-        else:
-            text = query.offset(after)
+        text = query.page(after) if call.paging in ("keyset", "sequential") else query.offset(after)
         return _Job(index, Command(call.method, text))
 
     def _child_rows(self, call: ListCall, outcome: Outcome) -> list[dict[str, Any]]:
@@ -690,7 +692,7 @@ class Bitrix24Client:
 
 
 def _check_window(scan: _Scan, literals: Iterable[Any]) -> None:
-    """Raise _WindowIgnored if a modification literal lies outside the window; unreadable ones are passed over."""
+    """Raise _WindowIgnored if a modification literal lies outside the window; odd ones are passed over."""
     since, until = scan.window.since, scan.window.until
     if not scan.call.modified or (since is None and until is None):
         return

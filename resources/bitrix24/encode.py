@@ -14,8 +14,9 @@ REQUIRED_SELECT = ("iblockId",)  # catalog.product.list refuses a select without
 def bracket(params: Mapping[str, Any]) -> str:
     """`{"filter": {">ID": 1}}` -> `filter%5B%3EID%5D=1`; everything is percent-encoded, `+` as %2B.
 
-    True/False become 1/0 and None the empty string, which is all the syntax can say. An empty map or list at the
-    top vanishes; a nested one raises ValueError, because a condition that vanishes would widen the answer.
+    True/False become 1/0 and None the empty string, which is all the syntax can say. An empty map or list at
+    the top vanishes; a nested one raises ValueError, because a condition that vanishes would widen the
+    answer.
     """
     return "&".join(
         f"{quote(path, safe='')}={quote(text, safe='')}"
@@ -108,7 +109,7 @@ class ListQuery:
         return self._command(self._fixed, condition, f"{self._start_key}=-1")
 
     def offset(self, start: int | None) -> str:
-        """Rows from number `start`; None asks without paging (and without an order the method may not know)."""
+        """Rows from number `start`; None asks without paging, in the method's own order."""
         bounds = [self._bound(">", self._above), self._bound("<=", self._upto)]
         if start is None:
             return self._command(bracket({**self._rest, self._filter_key: self._condition}), *bounds)

@@ -105,7 +105,10 @@ _map_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 def read_error(body: bytes) -> tuple[str, str] | None:
-    """(CODE, description) if `body` is an error object; None if it is JSON without an error. BadAnswer if no JSON."""
+    """(CODE, description) if `body` is an error object; None if it is JSON without an error.
+
+    BadAnswer if no JSON.
+    """
     try:
         envelope = _tolerant(_envelope_decoder, body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -129,7 +132,7 @@ def error_pair(value: Any, *, whole: bool = False) -> tuple[str, str] | None:
 
 
 def scrub(body: bytes) -> bytes:
-    """`body` with what no JSON reader accepts replaced: lone surrogates, control characters, bytes outside UTF-8."""
+    """`body` without what JSON readers refuse: lone surrogates, control characters, bytes outside UTF-8."""
     body = _SURROGATE.sub(_paired, body)
     body = _CONTROL.sub(b" ", body)
     return body.decode("utf-8", "replace").encode()
@@ -210,7 +213,7 @@ def _read_odd_batch(body: bytes) -> BatchAnswer:
 
 
 def _map(value: Any) -> Mapping[str, Any]:
-    """PHP writes an empty map as `[]`; our labels are never numeric, so a filled list answers none of them."""
+    """PHP writes an empty map as `[]`; labels are never numeric, so a filled list answers none of them."""
     return value if isinstance(value, dict) else {}
 
 
@@ -325,8 +328,8 @@ _DOUBTFUL = tuple(
 def mark_false(rows: bytes) -> bytes:
     """Replace `false` as the value of a key with FALSE_MARK, exactly; text inside strings stays.
 
-    A closing quote is told from an opening or an escaped one by the byte before it. Where that is not certain (a key
-    that ends in punctuation, text such as `":false`), every string of `rows` is walked over.
+    A closing quote is told from an opening or an escaped one by the byte before it. Where that is not certain
+    (a key that ends in punctuation, text such as `":false`), every string of `rows` is walked over.
     """
     if b"false" not in rows:
         return rows

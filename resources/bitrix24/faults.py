@@ -43,27 +43,36 @@ _SCOPES = {
 
 _NEW_WEBHOOK = "create an inbound webhook on the portal and put its URL into BITRIX24_WEBHOOK_URL."
 _ADVICE = {
-    "QUERY_LIMIT_EXCEEDED": "the portal still refuses for too many requests: other programs on this address use up its "
+    "QUERY_LIMIT_EXCEEDED": "the portal still refuses for too many requests: other programs on this address "
+    "use up its "
     "rate; a later run continues.",
-    "OPERATION_TIME_LIMIT": "the portal still refuses because the method's execution time of ten minutes is used up; "
+    "OPERATION_TIME_LIMIT": "the portal still refuses because the method's execution time of ten minutes is "
+    "used up; "
     "a later run continues.",
     "NO_AUTH_FOUND": f"the portal does not know the webhook code: {_NEW_WEBHOOK}",
     "INVALID_TOKEN": f"the portal does not know the webhook code: {_NEW_WEBHOOK}",
-    "INVALID_CREDENTIALS": "the webhook code is wrong, or its owner has too few rights: check the webhook on the "
+    "INVALID_CREDENTIALS": "the webhook code is wrong, or its owner has too few rights: check the webhook "
+    "on the "
     "portal and BITRIX24_WEBHOOK_URL.",
     "EXPIRED_TOKEN": f"the webhook has expired: prolong it, or {_NEW_WEBHOOK}",
-    "AUTHORIZATION_ERROR": f"the owner of the webhook is disabled on the portal: as an active user, {_NEW_WEBHOOK}",
+    "AUTHORIZATION_ERROR": f"the owner of the webhook is disabled on the portal: as an active user, "
+    f"{_NEW_WEBHOOK}",
     "APPLICATION_NOT_FOUND": f"the webhook was removed from the portal: {_NEW_WEBHOOK}",
     "ERROR_OAUTH": f"the portal refuses the credential: {_NEW_WEBHOOK}",
-    "ACCESS_DENIED": "access denied: the portal's plan has no REST, or the owner of the webhook may not read this; "
+    "ACCESS_DENIED": "access denied: the portal's plan has no REST, or the owner of the webhook may not "
+    "read this; "
     "give the owner the right (some methods need an administrator).",
-    "USER_ACCESS_ERROR": "the owner of the webhook may not use REST: let the portal's administrator allow it.",
-    "ALLOWED_ONLY_INTRANET_USER": f"the owner of the webhook is an extranet user: as an employee, {_NEW_WEBHOOK}",
+    "USER_ACCESS_ERROR": "the owner of the webhook may not use REST: let the portal's administrator allow "
+    "it.",
+    "ALLOWED_ONLY_INTRANET_USER": f"the owner of the webhook is an extranet user: as an employee, "
+    f"{_NEW_WEBHOOK}",
     "PAYMENT_REQUIRED": "the portal's subscription has ended: pay for it; REST is part of paid plans.",
-    "PORTAL_DELETED": "the portal was deleted: put the webhook URL of another portal into BITRIX24_WEBHOOK_URL.",
+    "PORTAL_DELETED": "the portal was deleted: put the webhook URL of another portal into "
+    "BITRIX24_WEBHOOK_URL.",
     "ERROR_METHOD_NOT_FOUND": "the portal has no such method: its edition or version lacks the feature; "
     "leave this entity out.",
-    "OVERLOAD_LIMIT": "the vendor has blocked REST of this portal for overload: ask Bitrix24 support to lift it.",
+    "OVERLOAD_LIMIT": "the vendor has blocked REST of this portal for overload: ask Bitrix24 support to "
+    "lift it.",
     "INVALID_REQUEST": "the portal wants HTTPS: begin BITRIX24_WEBHOOK_URL with https://.",
     "NOT_FOUND": "there is no such type or element on the portal.",
     "ENTITY_TYPE_NOT_SUPPORTED": "the method does not support this type of entity: leave it out.",
@@ -91,7 +100,8 @@ def command_error(method: str, code: str, description: str, status: int = 200) -
     """Describe a refusal in one sentence for the user."""
     description = redact(description)[:300]
     if code == "INSUFFICIENT_SCOPE":
-        advice = f"the webhook lacks the scope `{scope_of(method)}`: add it in the webhook's settings on the portal."
+        advice = f"the webhook lacks the scope `{scope_of(method)}`: add it in the webhook's settings on "
+        "the portal."
     elif code in _ADVICE:
         advice = _ADVICE[code]
     elif not code and "access denied" in description.lower():
@@ -128,7 +138,8 @@ def transport_failure(error: TransportError) -> PermanentSourceError | Transient
         return PermanentSourceError("Bitrix24: the configured CA bundle cannot be read: check its path.")
     if error.kind == "tls":
         return PermanentSourceError(
-            "Bitrix24: the portal's TLS certificate is not trusted: check the host in BITRIX24_WEBHOOK_URL, or give the "
+            "Bitrix24: the portal's TLS certificate is not trusted: check the host in BITRIX24_WEBHOOK_URL, "
+            "or give the "
             "company's CA bundle."
         )
     return TransientSourceError(

@@ -29,9 +29,10 @@ class _Use:
 class OperatingBudget:
     """Seconds of execution used per method (and by `batch` itself), as the portal reports them.
 
-    `time.operating` is a running total of the last ten minutes, not the cost of a call: reports replace each other
-    and are never added up. Portals charge nested methods, the envelope, only the first nested entry, or nothing;
-    keeping a budget for every method and one for `batch`, each the maximum inside one answer, is right for all.
+    `time.operating` is a running total of the last ten minutes, not the cost of a call: reports replace each
+    other and are never added up. Portals charge nested methods, the envelope, only the first nested entry, or
+    nothing; keeping a budget for every method and one for `batch`, each the maximum inside one answer, is
+    right for all.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -59,7 +60,7 @@ class OperatingBudget:
                 use.until = now + max(0.0, reset - (finish or now)) if reset else 0.0
 
     def delay(self, costs: Mapping[str, float], now: float) -> float:
-        """Seconds to wait before sending a request of these expected costs (seconds per method); books the start."""
+        """Seconds to wait before a request of these expected costs (seconds per method); books the start."""
         total = sum(costs.values())
         with self._lock:
             waits = [self._wait(method, cost, now) for method, cost in [*costs.items(), (BATCH, total)]]
@@ -81,7 +82,10 @@ class OperatingBudget:
         return max(parked, min(start - now, left))
 
     def park(self, method: str, now: float) -> float:
-        """The portal refuses `method`: keep it back until its reset, else in steps of a minute. Returns the wait."""
+        """The portal refuses `method`: keep it back until its reset, else in steps of a minute.
+
+        Returns the wait.
+        """
         with self._lock:
             use = self._uses.setdefault(method, _Use())
             if now < use.parked_until:

@@ -1,13 +1,16 @@
 """Which pages to ask for next: id windows, keyset chains and their leftovers, with no I/O.
 
-The id range that is still unread is a set of segments (lo, hi]; `hi` None means open-ended. A segment shrinks only
-by pages that were delivered in order, so the segments at any moment are exactly what a resumed scan must read.
+The id range that is still unread is a set of segments (lo, hi]; `hi` None means open-ended. A segment shrinks
+only by pages that were delivered in order, so the segments at any moment are exactly what a resumed scan must
+read.
 
-- windows: while ids look dense, 50 ids per command, independent of each other. A short page proves nothing (the
-  method may hide rows after cutting the page), so what follows its last id is asked again until it is empty.
-- chains: command k continues after the last row of command k-1 through a `$result` reference. They have no upper
-  bound: a row above `hi` proves that the segment is complete, and is dropped, because the next segment has it.
-  After the first page that is not full the rest of a chain is meaningless (its references do not resolve).
+- windows: while ids look dense, 50 ids per command, independent of each other. A short page proves nothing
+  (the method may hide rows after cutting the page), so what follows its last id is asked again until it is
+  empty.
+- chains: command k continues after the last row of command k-1 through a `$result` reference. They have no
+  upper bound: a row above `hi` proves that the segment is complete, and is dropped, because the next segment
+  has it. After the first page that is not full the rest of a chain is meaningless (its references do not
+  resolve).
 - singles: one page per segment and request, where references turn out not to be honoured.
 """
 
@@ -115,8 +118,8 @@ class KeysetPlanner:
     def plan(self, room: int, in_flight: int) -> list[Ask]:
         """Up to `room` asks for one batch. Empty: wait for one of the `in_flight` batches (or done).
 
-        A batch that would not be full waits for others in flight: they may leave work that fills it, and requests
-        are what the portal rations.
+        A batch that would not be full waits for others in flight: they may leave work that fills it, and
+        requests are what the portal rations.
         """
         if self.mode == "singles":
             self._split_for_singles(room)

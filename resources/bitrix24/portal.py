@@ -48,7 +48,10 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class ClientStats:
-    """Counters since the client was made. api_s: wall seconds of requests; server_s: the portal's own `duration`."""
+    """Counters since the client was made.
+
+    api_s: wall seconds of requests; server_s: the portal's own `duration`.
+    """
 
     requests: int = 0
     commands: int = 0
@@ -128,11 +131,15 @@ class _Unreachable(Exception):
 
 
 def parse_webhook(url: str) -> tuple[str, str]:
-    """(base without a trailing slash, webhook code). Raises PermanentSourceError that does not show the value."""
+    """(base without a trailing slash, webhook code).
+
+    Raises PermanentSourceError that does not show the value.
+    """
     match = _WEBHOOK.match(url.strip())
     if not match:
         raise PermanentSourceError(
-            "BITRIX24_WEBHOOK_URL is not a webhook URL: it must look like https://<portal>/rest/<user id>/<code>/."
+            "BITRIX24_WEBHOOK_URL is not a webhook URL: it must look like https://<portal>/rest/<user "
+            "id>/<code>/."
         )
     base = match["base"]
     if base.startswith("http://") and not _LOCAL.match(urlsplit(base).hostname or ""):

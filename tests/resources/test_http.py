@@ -10,7 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resources.http import HttpSession, RateBucket, TransportError, install_log_redaction, redact, register_secret
+from resources.http import (
+    HttpSession,
+    RateBucket,
+    TransportError,
+    install_log_redaction,
+    redact,
+    register_secret,
+)
 
 SECRET = "k3p7q9zz1x"
 
@@ -62,7 +69,7 @@ def test_processes_and_threads_share_one_bucket(tmp_path):
     with multiprocessing.get_context("fork").Pool(3) as pool:
         booked = pool.starmap(_book, [(tmp_path, 20)] * 3)
     expected = [max(0.0, (n - 10) / 2) for n in range(1, 61)]
-    assert sorted(sum(booked, [])) == pytest.approx(expected)
+    assert sorted(moment for process in booked for moment in process) == pytest.approx(expected)
 
 
 def test_a_penalty_counts_the_bucket_as_full_and_zero_capacity_means_no_limit(tmp_path):

@@ -89,6 +89,10 @@ def test_the_fingerprint_tells_selects_and_windows_apart():
     call = ListCall("crm.deal.list", {"select": ["*"]})
     since = datetime(2026, 1, 1, tzinfo=UTC)
     moved = since.astimezone(timezone(timedelta(hours=5)))
-    assert fingerprint(call, Window(since)) == fingerprint(ListCall("crm.deal.list", {"select": ["*"]}), Window(moved))
-    assert fingerprint(call, Window(since)) != fingerprint(ListCall("crm.deal.list", {"select": ["ID"]}), Window(since))
+    assert fingerprint(call, Window(since)) == fingerprint(
+        ListCall("crm.deal.list", {"select": ["*"]}), Window(moved)
+    )
+    assert fingerprint(call, Window(since)) != fingerprint(
+        ListCall("crm.deal.list", {"select": ["ID"]}), Window(since)
+    )
     assert fingerprint(call, Window(since)) != fingerprint(call, Window())

@@ -22,7 +22,9 @@ from resources.bitrix24.envelope import (
 
 texts = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",)), max_size=8),
-    st.sampled_from([":false", '":false', '\\":false', "\\", 'a":false', ",", "{", '": false', "false", "[", " "]),
+    st.sampled_from(
+        [":false", '":false', '\\":false', "\\", 'a":false', ",", "{", '": false', "false", "[", " "]
+    ),
 )
 trees = st.recursive(
     st.one_of(st.booleans(), st.none(), st.integers(), texts),
@@ -118,7 +120,9 @@ def test_rows_are_passed_on_as_they_came():
 
 
 def test_lone_surrogates_and_control_characters_do_not_stop_a_page():
-    text = rb'{"result":{"result":{"c000":[{"ID":"1","T":"a\ud83d b\\ud83d \ud83d\ude00 \ude00' + b'\x01"}]}}}'
+    text = (
+        rb'{"result":{"result":{"c000":[{"ID":"1","T":"a\ud83d b\\ud83d \ud83d\ude00 \ude00' + b'\x01"}]}}}'
+    )
     row = decode(read_page(DEALS, read_batch(text).results["c000"]).rows[0])
     assert row["T"] == "a\ufffd b\\ud83d \U0001f600 \ufffd "
     assert decode(read_answer(rb'{"result":"\ud800"}').result) == "\ufffd"
