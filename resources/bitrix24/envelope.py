@@ -131,24 +131,48 @@ def error_pair(value: Any, *, whole: bool = False) -> tuple[str, str] | None:
     return str("" if code is None else code).upper(), str(text or "")
 
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_CONTROL = bytes.maketrans(bytes({*range(32)} - set(b"\t\n\r")), b" " * 29)
+
+
 def scrub(body: bytes) -> bytes:
     """`body` without what JSON readers refuse: lone surrogates, control characters, bytes outside UTF-8."""
-    body = _SURROGATE.sub(_paired, body)
-    body = _CONTROL.sub(b" ", body)
-    return body.decode("utf-8", "replace").encode()
+    body = _without_lone_surrogates(body).translate(_CONTROL)
+    return body if body.isascii() or _is_utf8(body) else body.decode("utf-8", "replace").encode()
 
 
-_HIGH, _LOW = rb"[dD][89abAB][0-9a-fA-F]{2}", rb"[dD][c-fC-F][0-9a-fA-F]{2}"
-_SURROGATE = re.compile(rb"(\\+)u(?:(" + _HIGH + rb")(\\u" + _LOW + rb")?|(" + _LOW + rb"))")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_REPLACEMENT = b"\\ufffd"
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _paired(match: re.Match[bytes]) -> bytes:
-    slashes, high, low, lone = match.groups()
-    if len(slashes) % 2 == 0:  # the text of an escape, not an escape; but what follows it may be one
-        return slashes + b"u" + (high or lone) + (_REPLACEMENT if low else b"")
-    return match[0] if low else slashes[:-1] + _REPLACEMENT
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """Escapes of half a character become the replacement character; `\\\\ud83d` is text and stays."""
+    parts: list[bytes] = []
+    done = 0
+    for match in _SURROGATE.finditer(body):
+        at = match.start()
+        if at < done or _escaped(body, at):
+            continue
+        if pair := _PAIR.match(body, at):
+            parts.append(body[done : pair.end()])
+            done = pair.end()
+        else:
+            parts += [body[done:at], b"\\ufffd"]
+            done = at + 6
+    return b"".join([*parts, body[done:]]) if parts else body
+
+
+def _escaped(body: bytes, at: int) -> bool:
+    """True if the backslash at `at` is itself escaped: an odd number of them stands before it."""
+    before = at
+    while before and body[before - 1] == 0x5C:
+        before -= 1
+    return (at - before) % 2 == 1
 
 
 def read_answer(body: bytes) -> Answer:
@@ -320,9 +344,7 @@ def read_page(call: ListCall, raw: Raw) -> Page:
 
 _ODD_COLON = re.compile(rb'"(?:\s+:\s*|:[\t\r\n]\s*|: \s+)false')
 _STRING = re.compile(rb'("(?:[^"\\]|\\.)*")(\s*:\s*)?(false)?', re.S)
-_DOUBTFUL = tuple(
-    bytes([before]) + b'"' + colon + b"false" for before in b" \t\r\n{[,:\\" for colon in (b":", b": ")
-)
+_DOUBTFUL = frozenset(bytes([before]) for before in b" \t\r\n{[,:\\")
 
 
 def mark_false(rows: bytes) -> bytes:
@@ -331,11 +353,17 @@ def mark_false(rows: bytes) -> bytes:
     A closing quote is told from an opening or an escaped one by the byte before it. Where that is not certain
     (a key that ends in punctuation, text such as `":false`), every string of `rows` is walked over.
     """
-    if b"false" not in rows:
-        return rows
-    if any(doubt in rows for doubt in _DOUBTFUL) or _ODD_COLON.search(rows):
-        return _STRING.sub(_marked, rows)
-    return rows.replace(b'":false', b'":' + FALSE_JSON).replace(b'": false', b'": ' + FALSE_JSON)
+    unseen = rows.count(b"false")
+    marked = rows
+    for colon in (b'":', b'": '):
+        if not unseen:
+            return marked
+        parts = marked.split(colon + b"false")
+        unseen -= len(parts) - 1
+        if any(part[-1:] in _DOUBTFUL for part in parts[:-1]):
+            return _STRING.sub(_marked, rows)
+        marked = (colon + FALSE_JSON).join(parts)
+    return _STRING.sub(_marked, rows) if unseen and _ODD_COLON.search(rows) else marked
 
 
 def _marked(match: re.Match[bytes]) -> bytes:
