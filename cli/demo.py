@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.load import Request, definitions
-from cli.project import ensure_local, enter, fail, out, sandbox_port
+from cli.project import ensure_local, enter, fail, out
 from cli.query import warehouse
 from cli.runs import Outcome, follow
-from cli.services import Interrupted, Services, postgres, quiet, running, start_sandbox, stop_signals
+from cli.services import Interrupted, postgres, sandbox, stop_signals
 
 LOADED = """SELECT asset, kind, rows, rejected, requests, duration_s FROM svod.load_log
 WHERE run_id = {run:String} ORDER BY finished_at"""
@@ -28,11 +28,8 @@ def demo(deals: int, group: str) -> None:
     """Everything of one source into the warehouse: all of it the first time, what changed after that."""
     folder = enter()
     ensure_local(folder)
-    show, lines = quiet()
     try:
-        with stop_signals(), postgres(folder), running(show) as services:
-            if port := sandbox_port():
-                _start_portal(port, deals, services, lines)
+        with stop_signals(), postgres(folder), sandbox(deals):
             outcome, run_id = _load(folder, group)
             complete = _print_loaded(run_id, outcome)
     except Interrupted:
@@ -42,15 +39,6 @@ def demo(deals: int, group: str) -> None:
     if not complete:
         raise fail("Not everything was loaded; the reasons are above.")
     out.print(NEXT)
-
-
-def _start_portal(port: int, deals: int, services: Services, lines: list[str]) -> None:
-    with out.status("Starting the sandbox portal"):
-        try:
-            start_sandbox(services, port, deals)
-        except BaseException:
-            out.print(*lines, sep="\n", markup=False)
-            raise
 
 
 def _load(folder: Path, group: str) -> tuple[Outcome, str]:
@@ -99,8 +87,8 @@ def _print_loaded(run_id: str, outcome: Outcome) -> bool:
     for asset, kind, count, rejected, requests, seconds in rows:
         speed = f"{count / seconds:,.0f}" if count and seconds else ""
         table.add_row(asset, kind, f"{count:,}", f"{rejected:,}", f"{requests:,}", f"{seconds:.2f}", speed)
-    for asset, reason in outcome.failures.items():
-        table.add_row(f"[red]{escape(asset)}[/]", "[red]failed[/]", escape(reason), "", "", "", "")
+    for asset in outcome.failures:
+        table.add_row(f"[red]{escape(asset)}[/]", "[red]failed[/]", *[""] * 5)
     total, requests = sum(r[2] for r in rows), sum(r[4] for r in rows)
     table.add_section()
     table.add_row("all", "", f"{total:,}", "", f"{requests:,}", f"{sum(r[5] for r in rows):.2f}", "")

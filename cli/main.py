@@ -91,11 +91,12 @@ def backfill(
     last: Annotated[str | None, typer.Option("--to", help="Last day, inclusive; today by default.")] = None,
     chunk: Annotated[str, typer.Option(help="Days of one run: 90d, 4w.")] = "90d",
     force: Annotated[bool, typer.Option("--force", help="Load chunks again that are done already.")] = False,
+    deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
 ) -> None:
     """Load a range of days in chunks; run again, it goes on where it stopped."""
     from cli.backfill import backfill as run
 
-    run(asset, first, last, chunk, force)
+    run(asset, first, last, chunk, force, deals)
 
 
 @app.command()

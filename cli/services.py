@@ -18,9 +18,10 @@ from typing import Protocol
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import typer
 from rich.text import Text
 
-from cli.project import embedded_postgres, fail, out
+from cli.project import embedded_postgres, fail, out, sandbox_port
 from resources.postgres import PostgresError, database_url, require_answer
 
 STOP_S = 20.0  # Dagster waits for its code servers, they for the runs they were asked to stop
@@ -175,6 +176,21 @@ def quiet(keep: int = 20) -> tuple[Show, list[str]]:
         del lines[:-keep]
 
     return show, lines
+
+
+@contextmanager
+def sandbox(deals: int) -> Iterator[None]:
+    """The sandbox portal, if the settings lead to it and it does not run yet; its words are shown if it fails."""
+    show, lines = quiet()
+    with running(show) as services:
+        if port := sandbox_port():
+            try:
+                with out.status("Starting the sandbox portal"):
+                    start_sandbox(services, port, deals)
+            except typer.Exit:
+                out.print(*lines, sep="\n", markup=False)
+                raise
+        yield
 
 
 def port_in_use(port: int, host: str = "127.0.0.1") -> bool:
