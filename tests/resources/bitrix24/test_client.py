@@ -422,3 +422,35 @@ def test_the_portal_never_has_to_refuse_for_the_rate(connect, tmp_path):
         assert ids(client.scan(DEALS)) == expected(portal)
         assert client.stats.retries == 0
         assert client.stats.waited_rate_s > 0
+
+
+class PortalClock:
+    """The portal's own virtual clock; whoever sleeps winds it."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._clock = portal.clock
+
+    def time(self) -> float:
+        return self._clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+
+@pytest.mark.parametrize("mode", ["nested", "batch", "first-entry", "absent"])
+def test_the_portal_never_has_to_refuse_for_execution_time(connect, mode):
+    config = PortalConfig(
+        deals=6000,
+        clock_start=CLOCK_START,
+        clock_factor=0,
+        operating_mode=mode,
+        cost=CostModel(base=7.0),
+        request_cut=600,
+    )
+    with serve(config) as portal:
+        client = connect(
+            portal, clock=PortalClock(portal), request_target_s=40, bucket_capacity=50, in_flight=2
+        )
+        assert ids(client.scan(DEALS)) == expected(portal)
+        assert client.stats.retries == 0
+        assert (client.stats.waited_operating_s > 100) == (mode != "absent")
