@@ -7,6 +7,7 @@ after each run and Ctrl-C ends the run properly. What it does is told by the run
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
 from dataclasses import asdict, dataclass
@@ -62,4 +63,6 @@ def execute(request: Request) -> bool:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let its background jobs ignore them
+        signal.signal(number, signal.default_int_handler)
     sys.exit(0 if execute(Request(**json.loads(sys.argv[1]))) else 1)

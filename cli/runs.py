@@ -105,6 +105,7 @@ def follow(request: Request, instance: dg.DagsterInstance, title: str) -> Outcom
                 follower.read()
         finally:
             _end(child)
+            _settle(instance, request.run_id)
         follower.read()
         said.seek(0)
         lines = [line for line in said.read().splitlines() if line.strip()]
@@ -123,6 +124,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def _settle(instance: dg.DagsterInstance, run_id: str) -> None:
+    """A run whose process was killed would be shown as running for a day."""
+    run = instance.get_run_by_id(run_id)
+    if run and not run.is_finished:
+        instance.report_run_failed(run, "The process of the run was killed.")
 
 
 def _asset_of(step_key: str | None) -> str:

@@ -180,7 +180,7 @@ def quiet(keep: int = 20) -> tuple[Show, list[str]]:
 
 @contextmanager
 def sandbox(deals: int) -> Iterator[None]:
-    """The sandbox portal, if the settings lead to it and it does not run yet; its words are shown if it fails."""
+    """The sandbox portal, if the settings lead to it and it does not run yet."""
     show, lines = quiet()
     with running(show) as services:
         if port := sandbox_port():
