@@ -59,7 +59,12 @@ class SimulatedPortal:
 
 
 def drive(
-    planner: KeysetPlanner, portal: SimulatedPortal, slots: int, rng: random.Random, stop_after: int = 10**9
+    planner: KeysetPlanner,
+    portal: SimulatedPortal,
+    slots: int,
+    rng: random.Random,
+    stop_after: int = 10**9,
+    room: int = PAGE,
 ) -> tuple[set[int], int]:
     """Read with `slots` batches answered in any order; returns (ids delivered, requests)."""
     pending: list[tuple[list[Ask], list[Page | None]]] = []
@@ -67,17 +72,19 @@ def drive(
     requests = 0
     while not planner.done and requests < stop_after:
         while len(pending) < slots:
-            asks = planner.plan(PAGE, len(pending))
+            asks = planner.plan(room, len(pending))
             if not asks:
                 break
-            assert len(asks) <= PAGE
+            assert len(asks) <= room
             requests += 1
-            assert requests < 3000, "the planner does not come to an end"
+            assert requests < 9000, "the planner does not come to an end"
             pending.append((asks, portal.answer(asks)))
         asks, pages = pending.pop(rng.randrange(len(pending)))
         if rng.random() < 0.1:  # the portal executed only the first commands
             keep = rng.randrange(len(pages))
             pages = [page if index < keep else None for index, page in enumerate(pages)]
+        if rng.random() < 0.1:  # or refused one in the middle
+            pages[rng.randrange(len(pages))] = None
         delivered |= ids_of(planner.absorb(asks, pages))
     return delivered, requests
 
@@ -105,11 +112,12 @@ modes = st.sampled_from(["windows", "chains", "singles"])
     short=st.sampled_from([0.0, 0.0, 0.05, 0.5]),
     changing=st.booleans(),
     references=st.booleans(),
+    room=st.sampled_from([3, 10, PAGE]),
     stops=st.lists(st.integers(1, 8), max_size=3),
     seed=st.integers(0, 10**6),
 )
 def test_every_lasting_id_is_delivered_also_after_resumes(
-    mode, slots, size, gaps, short, changing, references, stops, seed
+    mode, slots, size, gaps, short, changing, references, room, stops, seed
 ):
     rng = random.Random(seed)
     ids = [n for n in range(1, size + 1) if rng.random() >= gaps]
@@ -117,7 +125,7 @@ def test_every_lasting_id_is_delivered_also_after_resumes(
     planner = planner_for(ids, mode, slots)
     delivered: set[int] = set()
     for stop_after in [*stops, 10**9]:  # a killed process loses the batches in flight
-        delivered |= drive(planner, portal, slots, rng, stop_after)[0]
+        delivered |= drive(planner, portal, slots, rng, stop_after, room)[0]
         left = [(int(lo or 0), hi) for lo, hi in planner.remaining()]
         planner = KeysetPlanner(left, mode=planner.mode, density=planner.density, in_flight=slots)
     assert set(ids) - portal.removed <= delivered
