@@ -4,5 +4,5 @@ import warnings
 
 import dagster as dg
 
-# Dagster repeats for every asset that `backfill_policy=` is a beta parameter; docs/dependencies.md records the choice.
+# Dagster says of every single asset that `backfill_policy=` is a beta parameter.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -1,7 +1,7 @@
 """Entity + window -> warehouse -> MaterializeResult: the one way that an asset is made.
 
-Nothing here knows a source. A source gives batches of records with the clock at which they were read; this module makes
-the table fit, resumes what was left unfinished, loads, writes the log and tells the UI.
+Nothing here knows a source. A source gives batches of records with the clock at which they were read; this
+module makes the table fit, resumes what was left unfinished, loads, writes the log and tells the UI.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LoadKind = Literal["full", "window", "increment", "snapshot"]
 class Batch:
     """Records on their way: JSON objects, newline-separated, with the source's clock at the read.
 
-    `days` counts them by the partition day; `progress` lets a later load go on after them; `context` holds the values of
-    the table's context columns.
+    `days` counts them by the partition day; `progress` lets a later load go on after them; `context` holds
+    the values of the table's context columns.
     """
 
     body: bytes
@@ -60,7 +60,9 @@ class Bounds:
         """Names the window in the progress table."""
         if self.since is None and self.until is None:
             return FULL
-        return f"{self.since.isoformat() if self.since else ''}..{self.until.isoformat() if self.until else ''}"
+        return (
+            f"{self.since.isoformat() if self.since else ''}..{self.until.isoformat() if self.until else ''}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def load_incremental(
 ) -> Loaded:
     """Upsert the records of a window.
 
-    A window that was begun and not finished goes on where it stopped, and is followed by a read of what changed
-    meanwhile. A column that appears at the source makes the load a full one, since old rows do not move when a field is
-    created. `after(bounds, source_time)` runs when the rows are in and before the log row is written.
+    A window that was begun and not finished goes on where it stopped, and is followed by a read of what
+    changed meanwhile. A column that appears at the source makes the load a full one, since old rows do not
+    move when a field is created. `after(bounds, source_time)` runs when the rows are in and before the log
+    row is written.
     """
     asset = context.asset_key.to_user_string()
     _, planned = warehouse.plan(table)
@@ -147,7 +150,9 @@ def load_incremental(
     with warehouse.load(table, asset=asset, run_id=context.run_id) as load:
         for part in _parts(bounds, left.progress if left else None, resumed, first_time):
             for batch in reader.read(*part):
-                progress = (bounds.key, batch.progress, first_time) if batch.progress and part[0] == bounds else None
+                progress = (
+                    (bounds.key, batch.progress, first_time) if batch.progress and part[0] == bounds else None
+                )
                 noted = noted or progress is not None
                 load.add(batch.body, batch.count, batch.read_at, progress=progress, context=batch.context)
                 days.update(batch.days)
@@ -173,13 +178,17 @@ def load_incremental(
     return Loaded(result, table, change, spent, days, bounds, kind, source_time, mark, resumed)
 
 
-def _parts(bounds: Bounds, progress: str | None, resumed: bool, first_time: datetime) -> Iterator[tuple[Bounds, str | None]]:
+def _parts(
+    bounds: Bounds, progress: str | None, resumed: bool, first_time: datetime
+) -> Iterator[tuple[Bounds, str | None]]:
     yield bounds, progress or None
     if resumed:  # rows read before the interruption may have changed since
         yield Bounds(since=first_time - OVERLAP), None
 
 
-def _next_watermark(warehouse: WarehouseResource, asset: str, bounds: Bounds, first_time: datetime) -> datetime | None:
+def _next_watermark(
+    warehouse: WarehouseResource, asset: str, bounds: Bounds, first_time: datetime
+) -> datetime | None:
     """The new watermark, if the window joins what was loaded before and reaches to the present."""
     if bounds.until is not None:
         return None
@@ -189,7 +198,9 @@ def _next_watermark(warehouse: WarehouseResource, asset: str, bounds: Bounds, fi
     return first_time if mark and bounds.since <= mark else None
 
 
-def load_snapshot(context: dg.AssetExecutionContext, warehouse: WarehouseResource, table: Table, reader: Reader) -> Loaded:
+def load_snapshot(
+    context: dg.AssetExecutionContext, warehouse: WarehouseResource, table: Table, reader: Reader
+) -> Loaded:
     """Replace the table by what the source says now."""
     table, change = warehouse.ensure(table)
     source_time = reader.clock()
@@ -206,7 +217,9 @@ def load_snapshot(context: dg.AssetExecutionContext, warehouse: WarehouseResourc
             waited_s=spent.waited_s,
             api_s=spent.api_s,
         )
-    return Loaded(result, table, change, spent, Counter(), Bounds(), "snapshot", source_time, source_time, False)
+    return Loaded(
+        result, table, change, spent, Counter(), Bounds(), "snapshot", source_time, source_time, False
+    )
 
 
 _last_told: dict[str, float] = {}
@@ -226,12 +239,20 @@ def _tell(context: dg.AssetExecutionContext, rows: int, began: float) -> None:
 def column_schema(table: Table) -> dg.TableSchema:
     """The table's columns, as the asset page lists them."""
     return dg.TableSchema(
-        columns=[dg.TableColumn(name, type_, description=comment or None) for name, type_, comment in table.definitions()]
+        columns=[
+            dg.TableColumn(name, type_, description=comment or None)
+            for name, type_, comment in table.definitions()
+        ]
     )
 
 
 def report(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource, loaded: Loaded, *, day_column: str | None = None, zone: str = "UTC"
+    context: dg.AssetExecutionContext,
+    warehouse: WarehouseResource,
+    loaded: Loaded,
+    *,
+    day_column: str | None = None,
+    zone: str = "UTC",
 ) -> dg.MaterializeResult:
     """Metadata and check results of a finished load."""
     table, spent, result = loaded.table, loaded.spent, loaded.result
@@ -264,18 +285,27 @@ def report(
         metadata = _by_partition(context, loaded, metadata)
     if loaded.change.view:
         view = dg.AssetKey(["bi", table.name])
-        context.log_event(dg.AssetMaterialization(view, metadata={"dagster/table_name": f"bi.{table.name}", "dagster/row_count": rows}))
+        context.log_event(
+            dg.AssetMaterialization(
+                view, metadata={"dagster/table_name": f"bi.{table.name}", "dagster/row_count": rows}
+            )
+        )
     return dg.MaterializeResult(metadata=metadata, check_results=_checks(loaded))
 
 
-def _by_partition(context: dg.AssetExecutionContext, loaded: Loaded, metadata: dict[str, Any]) -> dict[str, Any]:
+def _by_partition(
+    context: dg.AssetExecutionContext, loaded: Loaded, metadata: dict[str, Any]
+) -> dict[str, Any]:
     """Give each partition its own row count, and the newest one everything.
 
-    Dagster copies a result's metadata to every partition of a range: years of days would store a plot thousands of times.
+    Dagster copies a result's metadata to every partition of a range: years of days would store a plot
+    thousands of times.
     """
     keys = context.partition_keys
     for key in keys:
-        context.add_asset_metadata({"dagster/partition_row_count": loaded.days.get(key, 0)}, partition_key=key)
+        context.add_asset_metadata(
+            {"dagster/partition_row_count": loaded.days.get(key, 0)}, partition_key=key
+        )
     if len(keys) == 1:
         return metadata
     context.add_asset_metadata(metadata, partition_key=keys[-1])
@@ -285,8 +315,14 @@ def _by_partition(context: dg.AssetExecutionContext, loaded: Loaded, metadata: d
 def check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """The checks that every load answers by itself."""
     return [
-        dg.AssetCheckSpec("rejected_rows", asset=asset, description="Every value fits its column; others are in svod.rejected_rows."),
-        dg.AssetCheckSpec("schema_drift", asset=asset, description="The source's fields are the table's columns."),
+        dg.AssetCheckSpec(
+            "rejected_rows",
+            asset=asset,
+            description="Every value fits its column; others are in svod.rejected_rows.",
+        ),
+        dg.AssetCheckSpec(
+            "schema_drift", asset=asset, description="The source's fields are the table's columns."
+        ),
     ]
 
 
@@ -300,7 +336,8 @@ def _checks(loaded: Loaded) -> list[dg.AssetCheckResult]:
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "rows_rejected": rejected,
-                "look": f"SELECT * FROM svod.rejected_rows WHERE table_name = '{loaded.table.full_name}' AND load_id = '{loaded.result.load_id}'",
+                "look": "SELECT * FROM svod.rejected_rows WHERE "
+                f"table_name = '{loaded.table.full_name}' AND load_id = '{loaded.result.load_id}'",
             },
         ),
         dg.AssetCheckResult(
@@ -332,7 +369,9 @@ def rows_by_day(warehouse: WarehouseResource, table: Table, column: str, zone: s
 
 def plot_days(counts: list[tuple[date, int]]) -> str:
     """Markdown with an inline PNG, about 10 KB."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second to import: only where a plot is drawn
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # half a second to import: only where a plot is drawn
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 2.2), dpi=80)
@@ -354,7 +393,9 @@ def local_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except Exception:
-        raise dg.Failure(f"Unknown time zone {name!r}: give an IANA name such as Europe/Moscow", allow_retries=False) from None
+        raise dg.Failure(
+            f"Unknown time zone {name!r}: give an IANA name such as Europe/Moscow", allow_retries=False
+        ) from None
 
 
 __all__ = ["LOADED_AT", "Batch", "Bounds", "Loaded", "Reader", "Spent"]

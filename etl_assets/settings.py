@@ -18,7 +18,9 @@ def text(name: str, default: str | None = None) -> str:
     """A setting; a dagster.Failure that names it if it is missing."""
     value = dg.EnvVar(name).get_value() or default
     if value is None:
-        raise dg.Failure(f"{name} is not set: put it into .env (see .env.example) or the environment.", allow_retries=False)
+        raise dg.Failure(
+            f"{name} is not set: put it into .env (see .env.example) or the environment.", allow_retries=False
+        )
     return value
 
 
@@ -27,7 +29,9 @@ def number(name: str, default: float) -> float:
     try:
         return float(value)
     except ValueError:
-        raise dg.Failure(f"{name} must be a number, it is a text of {len(value)} characters.", allow_retries=False) from None
+        raise dg.Failure(
+            f"{name} must be a number, it is a text of {len(value)} characters.", allow_retries=False
+        ) from None
 
 
 def mapping(name: str) -> Mapping[str, Any]:
@@ -38,7 +42,9 @@ def mapping(name: str) -> Mapping[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise dg.Failure(f"{name} must be a JSON object, such as {{\"crm_deal\": \"*/2 * * * *\"}}.", allow_retries=False)
+        raise dg.Failure(
+            f'{name} must be a JSON object, such as {{"crm_deal": "*/2 * * * *"}}.', allow_retries=False
+        )
     return found
 
 

@@ -13,7 +13,10 @@ Job: TypeAlias = Any  # Dagster exports no name for what define_asset_job gives
 
 
 def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.ScheduleDefinition]]:
-    """One job and one schedule a cron. Their assets are chosen by tag, so that a new smart process joins by itself."""
+    """One job and one schedule a cron.
+
+    Their assets are chosen by tag, so that a new smart process joins by itself.
+    """
     by_cron: dict[str, list[Entity]] = defaultdict(list)
     for entity in (*ENTITIES, smart_process(0, "any")):
         if cron := settings.cron(entity):
@@ -30,7 +33,9 @@ def _scheduled(
     job = dg.define_asset_job(
         name,
         # without the checks that count rows at the source: those are for the night, not for every tick
-        selection=(dg.AssetSelection.tag("svod/cron", cron_tag(cron)) & dg.AssetSelection.groups(DATABASE)).without_checks(),
+        selection=(
+            dg.AssetSelection.tag("svod/cron", cron_tag(cron)) & dg.AssetSelection.groups(DATABASE)
+        ).without_checks(),
         executor_def=dg.in_process_executor,
         tags={FEED_TAG: "true"},
         description=f"Bitrix24 tables that are refreshed by `{cron}`: what has changed since the last load.",
@@ -47,15 +52,28 @@ def _scheduled(
     )
     def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         busy = context.instance.get_runs(
-            dg.RunsFilter(job_name=name, statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.QUEUED])
+            dg.RunsFilter(
+                job_name=name,
+                statuses=[
+                    dg.DagsterRunStatus.STARTED,
+                    dg.DagsterRunStatus.STARTING,
+                    dg.DagsterRunStatus.QUEUED,
+                ],
+            )
         )
         if busy:
             return dg.SkipReason(f"Run {busy[0].run_id[:8]} of the last tick is not finished yet")
-        return dg.RunRequest(partition_key=today(partitions) if partitioned else None, tags={FEED_TAG: "true"})
+        return dg.RunRequest(
+            partition_key=today(partitions) if partitioned else None, tags={FEED_TAG: "true"}
+        )
 
     return job, _schedule
 
 
 def _name(cron: str, entities: list[Entity]) -> str:
-    usual = {"*/5 * * * *": "bitrix24_change_feed", "0 * * * *": "bitrix24_dictionaries", "30 2 * * *": "bitrix24_structure"}
+    usual = {
+        "*/5 * * * *": "bitrix24_change_feed",
+        "0 * * * *": "bitrix24_dictionaries",
+        "30 2 * * *": "bitrix24_structure",
+    }
     return usual.get(cron) or f"bitrix24_{cron_tag(cron).strip('_')}"

@@ -26,9 +26,11 @@ REFRESH = """mutation Refresh($location: String!, $key: String!) {
 @dg.sensor(
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers smart processes by their number and lets their assets appear; removed ones are archived.",
+    description="Registers smart processes by number and lets their assets appear; removed ones are archived.",
 )
-def new_smart_processes(context: dg.SensorEvaluationContext, bitrix24: Bitrix24Resource) -> dg.SensorResult | dg.SkipReason:
+def new_smart_processes(
+    context: dg.SensorEvaluationContext, bitrix24: Bitrix24Resource
+) -> dg.SensorResult | dg.SkipReason:
     """Refresh the component's state when the portal's types differ from those of the last refresh."""
     types = portal_types(bitrix24.client)
     known = set(registered.get_partition_keys(dynamic_partitions_store=context.instance))
@@ -43,7 +45,9 @@ def new_smart_processes(context: dg.SensorEvaluationContext, bitrix24: Bitrix24R
 
 
 def _fingerprint(types: list[PortalType]) -> str:
-    return hashlib.sha256(json.dumps([[t.entity_type_id, t.title, t.revision] for t in types]).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps([[t.entity_type_id, t.title, t.revision] for t in types]).encode()
+    ).hexdigest()[:16]
 
 
 def refresh_state() -> None:
@@ -58,11 +62,13 @@ def refresh_state() -> None:
         result = answer.json()["data"]["refreshComponentState"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise TransientSourceError(
-            f"The Dagster webserver could not be asked to refresh the smart processes ({type(error).__name__}): set "
-            "DAGSTER_WEBSERVER_URL, or run `dg utils refresh-defs-state` and reload the location."
+            f"The webserver could not be asked to refresh the smart processes ({type(error).__name__}): "
+            "set DAGSTER_WEBSERVER_URL, or run `dg utils refresh-defs-state` and reload the location."
         ) from None
     if result["__typename"] not in ("RefreshComponentStateSuccess", "RefreshComponentStateAccepted"):
-        raise TransientSourceError(f"Refreshing the smart processes failed: {result.get('message', result['__typename'])}")
+        raise TransientSourceError(
+            f"Refreshing the smart processes failed: {result.get('message', result['__typename'])}"
+        )
 
 
 @dg.sensor(
@@ -74,7 +80,11 @@ def refresh_state() -> None:
 def first_load(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One run over all partitions for every smart process that was never materialized."""
     graph = context.repository_def.asset_graph if context.repository_def else None
-    keys = [k for k in (graph.get_all_asset_keys() if graph else []) if re.fullmatch(r"crm_dynamic_items_\d+", k.path[-1])]
+    keys = [
+        k
+        for k in (graph.get_all_asset_keys() if graph else [])
+        if re.fullmatch(r"crm_dynamic_items_\d+", k.path[-1])
+    ]
     wanted = []
     for key in sorted(k for k in keys if k.path[0] == DATABASE):
         assert graph is not None
@@ -84,8 +94,13 @@ def first_load(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
         definition = node.partitions_def
         assert isinstance(definition, dg.TimeWindowPartitionsDefinition)
         first = definition.get_first_partition_key()
-        tags = {"dagster/asset_partition_range_start": first or "", "dagster/asset_partition_range_end": today(definition)}
-        wanted.append(dg.RunRequest(run_key=f"first {key.to_user_string()}", asset_selection=[key], tags=tags))
+        tags = {
+            "dagster/asset_partition_range_start": first or "",
+            "dagster/asset_partition_range_end": today(definition),
+        }
+        wanted.append(
+            dg.RunRequest(run_key=f"first {key.to_user_string()}", asset_selection=[key], tags=tags)
+        )
     if not wanted:
         return dg.SkipReason("Every smart process has been loaded")
     return dg.SensorResult(run_requests=wanted)

@@ -64,20 +64,25 @@ def description(entity: Entity, settings: Bitrix24Settings) -> str:
     cron = settings.cron(entity)
     if entity.modified:
         kind = (
-            "its owner changed" if entity.owner else f"`{entity.modified}`, the portal's zone ({settings.zone})"
+            "its owner changed"
+            if entity.owner
+            else f"`{entity.modified}`, the portal's zone ({settings.zone})"
         )
         how = f"**Partition** day of {kind}; a rerun upserts and deletes nothing."
     else:
         how = "**Snapshot**: each run replaces the table by what the portal says."
     return (
-        f"{entity.about}\n\n**Grain** one row per {', '.join(entity.key)}; the row read last wins (`bi.{entity.name}` shows it).  \n"
+        f"{entity.about}\n\n**Grain** one row per {', '.join(entity.key)}; the row read last wins, "
+        f"and `bi.{entity.name}` shows it.  \n"
         f"{how}  \n**Freshness** `{cron}`.  \n**Source** `{entity.method}`"
         + (f", fields from `{entity.fields_method}`" if entity.fields_method else "")
         + "."
     )
 
 
-def build_asset(entity: Entity, settings: Bitrix24Settings, structure: Structure | None = None) -> dg.AssetsDefinition:
+def build_asset(
+    entity: Entity, settings: Bitrix24Settings, structure: Structure | None = None
+) -> dg.AssetsDefinition:
     """The asset `bitrix24/<entity>`. `structure`, where it is known beforehand, gives the column schema."""
     key = asset_key(entity)
     metadata: dict[str, Any] = {"dagster/table_name": f"{DATABASE}.{entity.name}"}
@@ -85,7 +90,9 @@ def build_asset(entity: Entity, settings: Bitrix24Settings, structure: Structure
     if known is not None:
         metadata["dagster/column_schema"] = column_schema(table_of(entity, known, settings.zone, {}))
     cron = settings.cron(entity)
-    tags = {"source": "bitrix24", "svod/cron": cron_tag(cron)} | ({"pii": ""} if entity.name in PERSONAL else {})
+    tags = {"source": "bitrix24", "svod/cron": cron_tag(cron)} | (
+        {"pii": ""} if entity.name in PERSONAL else {}
+    )
 
     @dg.asset(
         key=key,
@@ -99,12 +106,16 @@ def build_asset(entity: Entity, settings: Bitrix24Settings, structure: Structure
         metadata=metadata,
         description=description(entity, settings),
         check_specs=check_specs(key),
-        # Owners first: children read the owners' tables. A dependency would skip them whenever one owner is refused.
+        # Owners first: children read their tables. A dependency would skip them if one owner were refused.
         op_tags={"dagster/priority": "-1" if entity.owner else "0"},
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS),
+        retry_policy=dg.RetryPolicy(
+            max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+        ),
         freshness_policy=None if entity.archived else _freshness(cron),
     )
-    def _asset(context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource) -> dg.MaterializeResult:
+    def _asset(
+        context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource
+    ) -> dg.MaterializeResult:
         return load_entity(context, entity, settings, bitrix24, warehouse)
 
     return _asset
@@ -126,7 +137,9 @@ def load_entity(
 ) -> dg.MaterializeResult:
     """Read the run's window of one entity into its table."""
     if entity.archived:
-        raise PermanentSourceError(f"{entity.name}: the smart process no longer exists on the portal; its table is kept as it is.")
+        raise PermanentSourceError(
+            f"{entity.name}: the smart process no longer exists on the portal; its table is kept as it is."
+        )
     feed = FEED_TAG in context.run.tags
     wanted = Bounds(*window_of(context)) if entity.modified else Bounds()
     if feed and entity.modified:
@@ -139,7 +152,10 @@ def load_entity(
     else:
         loaded = load_snapshot(context, warehouse, table, reader)
     if reader.unknown_keys:
-        context.log.warning("Answers hold fields that the portal's field list does not name: %s", ", ".join(sorted(reader.unknown_keys)))
+        context.log.warning(
+            "Answers hold fields that the portal's field list does not name: %s",
+            ", ".join(sorted(reader.unknown_keys)),
+        )
     day = entity.modified if entity.modified in {c.name for c in table.columns} else None
     return report(context, warehouse, loaded, day_column=day, zone=settings.zone)
 
@@ -147,8 +163,13 @@ def load_entity(
 _run_facts: dict[str, RunFacts] = {}  # of the one run that this process is working on
 
 
-def _facts(context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource, *, feed: bool) -> RunFacts:
-    """The run's facts. A tick of the change feed asks for all of its entities at once: that is what keeps it short."""
+def _facts(
+    context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource, *, feed: bool
+) -> RunFacts:
+    """The run's facts.
+
+    A tick of the change feed asks for all of its entities at once: that is what keeps it short.
+    """
     facts = _run_facts.get(context.run_id)
     if facts is None:
         _run_facts.clear()
@@ -160,7 +181,9 @@ def _facts(context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, wareho
 
 def _prefetch(context: dg.AssetExecutionContext, facts: RunFacts, warehouse: WarehouseResource) -> None:
     """Field lists and opening pages of every entity of the run, in two or three requests."""
-    entities = [e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified]
+    entities = [
+        e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified
+    ]
     facts.learn(entities)
     marks = warehouse.watermarks()
     asks = {}
@@ -188,7 +211,9 @@ def entity_of(key: dg.AssetKey) -> Entity | None:
     return smart_process(int(found.group(1)), "") if found else _BY_NAME.get(key.path[-1])
 
 
-def build_assets(settings: Bitrix24Settings, entities: Iterable[Entity] = ENTITIES) -> list[dg.AssetsDefinition]:
+def build_assets(
+    settings: Bitrix24Settings, entities: Iterable[Entity] = ENTITIES
+) -> list[dg.AssetsDefinition]:
     """All assets of the entity table."""
     return [build_asset(e, settings) for e in entities]
 
@@ -206,6 +231,7 @@ def view_spec(entity: Entity) -> dg.AssetSpec:
         group_name="bi",
         kinds={"clickhouse", "view"},
         owners=OWNERS,
-        description=f"{entity.about}\n\nCurrent rows of `{DATABASE}.{entity.name}`: one a key, the one read last. Made by the load itself.",
+        description=f"{entity.about}\n\nCurrent rows of `{DATABASE}.{entity.name}`: one a key, the one read last. "
+        "The load itself keeps the view in step with the table.",
         metadata={"dagster/table_name": f"bi.{entity.name}"},
     )

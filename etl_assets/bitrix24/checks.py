@@ -21,7 +21,10 @@ def build_checks() -> list[dg.AssetChecksDefinition]:
 @dg.multi_asset_check(
     name="bitrix24_completeness",
     can_subset=True,
-    specs=[dg.AssetCheckSpec("complete", asset=asset_key(e), description="As many rows as the portal counts.") for e in COUNTED],
+    specs=[
+        dg.AssetCheckSpec("complete", asset=asset_key(e), description="As many rows as the portal counts.")
+        for e in COUNTED
+    ],
 )
 def completeness(
     context: dg.AssetCheckExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource
@@ -44,10 +47,16 @@ def _count_call(entity: Entity) -> tuple[str, dict[str, Any]]:
     return entity.method, {"select": ["ID"]}
 
 
-def _compared(name: str, total: int | CommandError, warehouse: WarehouseResource, key: dg.AssetKey) -> dg.AssetCheckResult:
+def _compared(
+    name: str, total: int | CommandError, warehouse: WarehouseResource, key: dg.AssetKey
+) -> dg.AssetCheckResult:
     if isinstance(total, CommandError):
         return dg.AssetCheckResult(
-            asset_key=key, check_name="complete", passed=False, severity=dg.AssetCheckSeverity.WARN, description=total.message
+            asset_key=key,
+            check_name="complete",
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=total.message,
         )
     if warehouse.watermark(key.to_user_string()) is None:
         text = "Not loaded from its beginning yet: nothing to compare"
@@ -66,9 +75,14 @@ def _compared(name: str, total: int | CommandError, warehouse: WarehouseResource
 @dg.multi_asset_check(
     name="bitrix24_unique_keys",
     can_subset=True,
-    specs=[dg.AssetCheckSpec("unique_key", asset=asset_key(e), description="No key stands twice in the view.") for e in COUNTED],
+    specs=[
+        dg.AssetCheckSpec("unique_key", asset=asset_key(e), description="No key stands twice in the view.")
+        for e in COUNTED
+    ],
 )
-def unique_keys(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.AssetCheckResult]:
+def unique_keys(
+    context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource
+) -> Iterator[dg.AssetCheckResult]:
     """Count rows and distinct keys of the `bi` views."""
     present = {name for (name,) in warehouse.query("SELECT name FROM system.tables WHERE database = 'bi'")}
     for entity in _selected(context):

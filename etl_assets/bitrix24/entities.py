@@ -16,15 +16,18 @@ FEED = "*/5 * * * *"  # what changed since the last tick
 DICTIONARIES = "0 * * * *"
 STRUCTURE = "30 2 * * *"
 
-Strategy = Literal["object", "stage_history", "product_rows", "links", "per_type", "list", "user_fields", "enum_labels"]
+Strategy = Literal[
+    "object", "stage_history", "product_rows", "links", "per_type", "list", "user_fields", "enum_labels"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
     """One entity of the portal and the table that it becomes.
 
-    `modified` is the column by which the portal reports change: it makes the entity incremental, with daily partitions.
-    Without it the entity is a snapshot. `columns` are declared where the portal has no field list for the entity.
+    `modified` is the column by which the portal reports change: it makes the entity incremental, with daily
+    partitions. Without it the entity is a snapshot. `columns` are declared where the portal has no field
+    list for the entity.
     """
 
     name: str
@@ -70,7 +73,9 @@ def classic(name: str, entity_type_id: int, about: str, *, select: tuple[str, ..
     )
 
 
-def universal(name: str, entity_type_id: int, about: str, *, title: str = "", archived: bool = False) -> Entity:
+def universal(
+    name: str, entity_type_id: int, about: str, *, title: str = "", archived: bool = False
+) -> Entity:
     """An object of `crm.item.*`: columns are named by `upperName`."""
     return Entity(
         name=name,
@@ -87,7 +92,11 @@ def universal(name: str, entity_type_id: int, about: str, *, title: str = "", ar
 
 def smart_process(entity_type_id: int, title: str, *, archived: bool = False) -> Entity:
     """A smart process; its table is named by the number, since titles change."""
-    state = " The type no longer exists on the portal: the table is kept and nothing loads it." if archived else ""
+    state = (
+        " The type no longer exists on the portal: the table is kept and nothing loads it."
+        if archived
+        else ""
+    )
     return universal(
         f"crm_dynamic_items_{entity_type_id}",
         entity_type_id,
@@ -119,7 +128,7 @@ OBJECTS = (
 CHILDREN = (
     Entity(
         name="crm_stage_history",
-        about="Stage history: one row each time that a lead, a deal, an invoice or an item of a smart process entered a stage. "
+        about="Stage history: one row each time that a lead, a deal, an invoice or a smart item entered a stage. "
         "TYPE_ID: 1 created, 2 intermediate, 3 final, 5 moved to another funnel.",
         method="crm.stagehistory.list",
         strategy="stage_history",
@@ -141,8 +150,8 @@ CHILDREN = (
     ),
     Entity(
         name="crm_productrow",
-        about="Product rows of deals, leads, quotes, invoices and items. Read again for every owner that changed; rows that "
-        "an owner no longer has are taken out.",
+        about="Product rows of deals, leads, quotes, invoices and smart items. They are read again for every "
+        "owner that changed; rows that an owner no longer has are taken out.",
         method="crm.item.productrow.list",
         fields_method="crm.item.productrow.fields",
         strategy="product_rows",
@@ -194,7 +203,7 @@ CHILDREN = (
 SNAPSHOTS = (
     Entity(
         name="crm_status",
-        about="Dictionaries: stages of all funnels, sources, types, salutations. Business key (ENTITY_ID, STATUS_ID).",
+        about="Dictionaries: stages of all funnels, sources, types. Business key (ENTITY_ID, STATUS_ID).",
         method="crm.status.list",
         strategy="list",
         cron=DICTIONARIES,
@@ -327,7 +336,7 @@ SNAPSHOTS = (
     ),
     Entity(
         name="user",
-        about="Users of the portal; dismissed ones have ACTIVE = N. Bots and external guests are not given by the portal.",
+        about="Users of the portal; dismissed ones have ACTIVE = N. The portal gives no bots and no guests.",
         method="user.get",
         strategy="list",
         cron=DICTIONARIES,

@@ -19,8 +19,8 @@ TYPES_METHOD = "crm.enum.ownertype"  # lists all types, smart processes among th
 class RunFacts:
     """Field lists of the run's entities and the portal's types.
 
-    With `cached`, field lists that the warehouse noted within `STRUCTURE_KEPT` are taken from there. What must be asked
-    goes into one request; a refusal is raised only for the entity that it concerns.
+    With `cached`, field lists that the warehouse noted within `STRUCTURE_KEPT` are taken from there. What
+    must be asked goes into one request; a refusal is raised only for the entity that it concerns.
     """
 
     def __init__(self, client: Bitrix24Client, warehouse: WarehouseResource, *, cached: bool) -> None:

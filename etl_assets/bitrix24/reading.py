@@ -66,7 +66,10 @@ class EntityReader:
             yield Batch(found.body, found.count, found.read_at, found.days, found.progress)
 
     def _look_for_unknown(self, body: bytes) -> None:
-        """Keys that answers hold and no column reads; seen on the first row, so that nothing goes missing unnoticed."""
+        """Keys that answers hold and no column reads.
+
+        Seen on the first row, so that nothing goes missing unnoticed.
+        """
         if self.unknown_keys or not body or not self.structure.fields:
             return
         first = orjson.loads(body.split(b"\n", 1)[0].rstrip(b","))
@@ -106,7 +109,9 @@ class ObjectReader(EntityReader):
             for line in found.body.split(b"\n"):
                 item = orjson.loads(line)
                 contacts[str(item["id"])] = item.get("contactIds") or []
-        body = b"\n".join(orjson.dumps({**row, "CONTACT_IDS": contacts.get(str(row["ID"]), [])}) for row in rows)
+        body = b"\n".join(
+            orjson.dumps({**row, "CONTACT_IDS": contacts.get(str(row["ID"]), [])}) for row in rows
+        )
         return Batch(body, batch.count, batch.read_at, batch.days, batch.progress)
 
 
@@ -117,7 +122,10 @@ class StageHistoryReader(EntityReader):
 
     def calls(self) -> list[ListCall]:
         types = (*self.FIXED, *self.facts.dynamic_types())
-        return [ListCall(self.entity.method, {"entityTypeId": t}, items="items", modified="CREATED_TIME") for t in types]
+        return [
+            ListCall(self.entity.method, {"entityTypeId": t}, items="items", modified="CREATED_TIME")
+            for t in types
+        ]
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         done, inner = _progress(resume)
@@ -127,7 +135,11 @@ class StageHistoryReader(EntityReader):
                 continue
             try:
                 for batch in self._scan(call, bounds, inner):
-                    progress = json.dumps({"done": sorted(done), "inner": batch.progress}) if batch.progress else None
+                    progress = (
+                        json.dumps({"done": sorted(done), "inner": batch.progress})
+                        if batch.progress
+                        else None
+                    )
                     context = {"entityTypeId": str(type_id)}
                     yield Batch(batch.body, batch.count, batch.read_at, batch.days, progress, context)
             except dg.Failure as refused:
@@ -164,8 +176,8 @@ class ChildReader(EntityReader):
     def _changed_owners(self, parent: str, bounds: Bounds, condition: str = "1") -> list[str]:
         """Ids of owners that changed in the window, from the parent's table.
 
-        With an open end, owners count too whose rows have landed since this table was loaded last, whenever they
-        changed: the parent may have been late, or have been loaded from its beginning.
+        With an open end, owners count too whose rows have landed since this table was loaded last, whenever
+        they changed: the parent may have been late, or have been loaded from its beginning.
         """
         columns = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": parent})}
         if not columns:
@@ -182,14 +194,15 @@ class ChildReader(EntityReader):
         until = f"{modified} < {{until:DateTime64(3)}}" if bounds.until else "1"
         values = {"since": bounds.since, "until": bounds.until, "landed": landed}
         found = self.warehouse.query(
-            f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL WHERE ({' OR '.join(either)}) AND {until} AND {condition} "
-            "ORDER BY toUInt64OrZero(ID)",
+            f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL "
+            f"WHERE ({' OR '.join(either)}) AND {until} AND {condition} ORDER BY toUInt64OrZero(ID)",
             {name: at for name, at in values.items() if at},
         )
         return [row[0] for row in found]
 
     def _landed_since(self, parent: str) -> datetime | None:
-        """The earliest clock of the parent's loads that ended after the last complete load of this table began."""
+        """The earliest clock of the parent's loads that ended after the last complete load of this table
+        began."""
         return self.warehouse.landed_since(f"{DATABASE}/{parent}", f"{DATABASE}/{self.entity.name}")
 
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
@@ -208,7 +221,10 @@ class LinksReader(ChildReader):
     """`crm.<owner>.<other>.items.get`: one call an owner, 50 in a request."""
 
     # An owner whose own row names nobody has no links: it need not be asked.
-    LINKED: ClassVar = {"crm_deal": "notEmpty(CONTACT_IDS)", "crm_contact": "ifNull(COMPANY_ID, '0') NOT IN ('', '0')"}
+    LINKED: ClassVar = {
+        "crm_deal": "notEmpty(CONTACT_IDS)",
+        "crm_contact": "ifNull(COMPANY_ID, '0') NOT IN ('', '0')",
+    }
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         parent = self.entity.parents[0]
@@ -217,7 +233,9 @@ class LinksReader(ChildReader):
         call = ListCall(self.entity.method, paging="single")
         asked = [{"id": int(owner)} for owner in linked]
         yield from self._records(
-            {**row, self.entity.owner: linked[i]} for i, rows in self.client.children(call, asked) for row in rows
+            {**row, self.entity.owner: linked[i]}
+            for i, rows in self.client.children(call, asked)
+            for row in rows
         )
 
 
@@ -231,7 +249,12 @@ class ProductRowsReader(ChildReader):
             owners = self._changed_owners(parent, bounds)
             self._owners[code] = owners
             asked = [
-                {"filter": {"=ownerType": code, "=ownerId": [int(o) for o in owners[at : at + OWNERS_PER_COMMAND]]}}
+                {
+                    "filter": {
+                        "=ownerType": code,
+                        "=ownerId": [int(o) for o in owners[at : at + OWNERS_PER_COMMAND]],
+                    }
+                }
                 for at in range(0, len(owners), OWNERS_PER_COMMAND)
             ]
             yield from self._records(row for _, rows in self.client.children(call, asked) for row in rows)
@@ -268,7 +291,7 @@ def _listed(answer: Any, items: str | None) -> list[Mapping[str, Any]]:
 class ManyCallsReader(EntityReader):
     """A small table gathered from several calls in one request."""
 
-    def calls(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
+    def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
         """(values that every row of the answer gets, the call)."""
         raise NotImplementedError
 
@@ -276,7 +299,7 @@ class ManyCallsReader(EntityReader):
         return _listed(answer, self.entity.items)
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        asked = self.calls()
+        asked = self.questions()
         answers = self.client.call_many([call for _, call in asked])
         refused = 0
         for (_, (method, params)), answer in zip(asked, answers, strict=True):
@@ -298,7 +321,7 @@ class ManyCallsReader(EntityReader):
 class PerTypeReader(ManyCallsReader):
     """Funnels: one call a type."""
 
-    def calls(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
+    def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
         types = [2, 1, 3, 4, 7, 31, *self.facts.dynamic_types()]
         return [({"entityTypeId": t}, (self.entity.method, {"entityTypeId": t})) for t in types]
 
@@ -309,9 +332,15 @@ CLASSIC_OBJECTS = tuple(e for e in OBJECTS if e.entity_type_id and not e.univers
 class UserFieldsReader(ManyCallsReader):
     """User fields of the five old objects, with their labels in Russian."""
 
-    def calls(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
+    def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
         return [
-            ({}, (e.method.replace(".list", ".userfield.list"), {"order": {"ID": "ASC"}, "filter": {"LANG": "ru"}}))
+            (
+                {},
+                (
+                    e.method.replace(".list", ".userfield.list"),
+                    {"order": {"ID": "ASC"}, "filter": {"LANG": "ru"}},
+                ),
+            )
             for e in CLASSIC_OBJECTS
         ]
 
@@ -319,8 +348,11 @@ class UserFieldsReader(ManyCallsReader):
 class EnumLabelsReader(ManyCallsReader):
     """Options of list fields, which the field lists carry."""
 
-    def calls(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
-        universal = [("crm_smart_invoice", 31), *((f"crm_dynamic_items_{n}", n) for n in self.facts.dynamic_types())]
+    def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
+        universal = [
+            ("crm_smart_invoice", 31),
+            *((f"crm_dynamic_items_{n}", n) for n in self.facts.dynamic_types()),
+        ]
         return [
             *(({"ENTITY": e.name}, (e.fields_method, {})) for e in CLASSIC_OBJECTS),
             *(({"ENTITY": name}, ("crm.item.fields", {"entityTypeId": n})) for name, n in universal),
@@ -330,7 +362,11 @@ class EnumLabelsReader(ManyCallsReader):
         described = answer.get("fields", answer) if isinstance(answer, Mapping) else {}
         for key, field in described.items() if isinstance(described, Mapping) else ():
             for option in (field.get("items") or []) if isinstance(field, Mapping) else []:
-                yield {"FIELD_NAME": field.get("upperName") or key, "ID": option.get("ID"), "VALUE": option.get("VALUE")}
+                yield {
+                    "FIELD_NAME": field.get("upperName") or key,
+                    "ID": option.get("ID"),
+                    "VALUE": option.get("VALUE"),
+                }
 
 
 READERS: dict[str, type[EntityReader]] = {

@@ -1,8 +1,8 @@
 """Smart processes as assets of their own, made from what the portal says, without a change of code.
 
-The state of the component is the portal's list of types with their field lists. It is refreshed by the sensor
-`new_smart_processes`, or by hand: `dg utils refresh-defs-state`. A type that the portal no longer has stays in the state
-as archived: its asset and its table are kept.
+The state of the component is the portal's list of types with their field lists. It is refreshed by the
+sensor `new_smart_processes`, or by hand: `dg utils refresh-defs-state`. A type that the portal no longer
+has stays in the state as archived: its asset and its table are kept.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class PortalType:
 def portal_types(client: Bitrix24Client) -> list[PortalType]:
     """All smart processes, by number.
 
-    `crm.type.list` needs a CRM administrator; for others `crm.enum.ownertype` names the types. Raises the portal's
-    failure if both are refused: a failed read is never an empty portal.
+    `crm.type.list` needs a CRM administrator; for others `crm.enum.ownertype` names the types. Raises the
+    portal's failure if both are refused: a failed read is never an empty portal.
     """
     rows: list[dict[str, Any]] = []
     while True:
@@ -55,14 +55,19 @@ def portal_types(client: Bitrix24Client) -> list[PortalType]:
         rows += page.get("types", [])
         if len(page.get("types", [])) < PAGE:
             break
-    found = [PortalType(int(r["entityTypeId"]), str(r.get("title") or ""), str(r.get("updatedTime") or "")) for r in rows]
+    found = [
+        PortalType(int(r["entityTypeId"]), str(r.get("title") or ""), str(r.get("updatedTime") or ""))
+        for r in rows
+    ]
     return sorted(found, key=lambda t: t.entity_type_id)
 
 
 def _owner_types(client: Bitrix24Client) -> list[PortalType]:
     rows = client.call("crm.enum.ownertype")
     dynamic = [r for r in rows if str(r.get("SYMBOL_CODE", "")).startswith("DYNAMIC_")]
-    return sorted((PortalType(int(r["ID"]), str(r.get("NAME") or "")) for r in dynamic), key=lambda t: t.entity_type_id)
+    return sorted(
+        (PortalType(int(r["ID"]), str(r.get("NAME") or "")) for r in dynamic), key=lambda t: t.entity_type_id
+    )
 
 
 def read_state(client: Bitrix24Client, previous: str | None) -> str:
@@ -74,7 +79,11 @@ def read_state(client: Bitrix24Client, previous: str | None) -> str:
         entity = smart_process(known.entity_type_id, known.title)
         if isinstance(answer, CommandError):
             raise failure(answer)
-        state[str(known.entity_type_id)] = {"title": known.title, "structure": describe(entity, [answer]).dump(), "archived": False}
+        state[str(known.entity_type_id)] = {
+            "title": known.title,
+            "structure": describe(entity, [answer]).dump(),
+            "archived": False,
+        }
     for number, before in (json.loads(previous) if previous else {}).items():
         state.setdefault(number, {**before, "archived": True})
     return json.dumps(dict(sorted(state.items(), key=lambda item: int(item[0]))), ensure_ascii=False)
@@ -104,14 +113,19 @@ class SmartProcesses(dg.StateBackedComponent):
         """No assets where Dagster gives no state storage, as when the module is imported by hand."""
         return super().build_defs(context) if DefsStateStorage.get() else dg.Definitions()
 
-    def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
+    def build_defs_from_state(
+        self, context: dg.ComponentLoadContext, state_path: Path | None
+    ) -> dg.Definitions:
         """Assets and views of all smart processes; none before the first refresh."""
         state = json.loads(state_path.read_text()) if state_path else {}
         settings = self.settings()
         entities = {n: smart_process(int(n), t["title"], archived=t["archived"]) for n, t in state.items()}
         return dg.Definitions(
             assets=[
-                *(build_asset(e, settings, Structure.parse(state[n]["structure"])) for n, e in entities.items()),
+                *(
+                    build_asset(e, settings, Structure.parse(state[n]["structure"]))
+                    for n, e in entities.items()
+                ),
                 *(view_spec(e) for e in entities.values()),
             ]
         )

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.bitrix24.entities import Entity
-from resources.bitrix24 import Bitrix24Client, CommandError, ListCall
+from resources.bitrix24 import CommandError, ListCall
 from resources.bitrix24.fields import PortalField, columns, parse_fields, universal_keys
 from resources.clickhouse import Column, Table
 
@@ -22,8 +22,8 @@ SAMPLE = 50  # newest rows that are compared between the classic and the univers
 class Structure:
     """Fields of one entity with the names under which the chosen method answers them.
 
-    `universal`: rows come from `crm.item.list`. `contacts_apart`: the classic method is read, which never gives
-    CONTACT_IDS, so they are asked for by id.
+    `universal`: rows come from `crm.item.list`. `contacts_apart`: the classic method is read, which never
+    gives CONTACT_IDS, so they are asked for by id.
     """
 
     fields: tuple[PortalField, ...] = ()
@@ -56,7 +56,12 @@ def questions(entity: Entity) -> list[Call]:
             (entity.method, {**newest, "order": {"ID": "DESC"}}),
             (
                 "crm.item.list",
-                {"entityTypeId": entity.entity_type_id, "start": -1, "select": ["*"], "order": {"id": "DESC"}},
+                {
+                    "entityTypeId": entity.entity_type_id,
+                    "start": -1,
+                    "select": ["*"],
+                    "order": {"id": "DESC"},
+                },
             ),
         ]
     return asked
@@ -65,7 +70,8 @@ def questions(entity: Entity) -> list[Call]:
 def describe(entity: Entity, answers: Sequence[Any]) -> Structure:
     """Structure from the answers to `questions`.
 
-    Raises the entity's own failure if its field list is refused; the universal sample may be refused without harm.
+    Raises the entity's own failure if its field list is refused; the universal sample may be refused
+    without harm.
     """
     if not answers:
         return Structure()
@@ -107,8 +113,8 @@ def _covers(
 ) -> bool:
     """Whether the universal rows hold every value that the classic rows hold.
 
-    Every classic field needs a universal name, and wherever a classic row of the sample has a value the universal one
-    must have the key. One scan then gives everything, CONTACT_IDS too.
+    Every classic field needs a universal name, and wherever a classic row of the sample has a value the
+    universal one must have the key. One scan then gives everything, CONTACT_IDS too.
     """
     if any(f.name not in keys for f in fields):
         return False
@@ -129,7 +135,9 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
         declared, position = _declared(entity, structure)
     elif entity.strategy == "product_rows":
         declared, position = columns(structure.fields, key="id", overrides={**_PRODUCT_ROW_TYPES, **types})
-        declared = tuple(replace(c, required=c.required or c.name in ("ownerId", "ownerType")) for c in declared)
+        declared = tuple(
+            replace(c, required=c.required or c.name in ("ownerId", "ownerType")) for c in declared
+        )
     else:
         declared, position = columns(structure.fields, key=entity.key[0], overrides=types)
     return Table(
@@ -149,7 +157,8 @@ _PRODUCT_ROW_TYPES = {"quantity": "Float64", "discountRate": "Float64", "taxRate
 
 
 def _declared(entity: Entity, structure: Structure) -> tuple[tuple[Column, ...], int | None]:
-    """Declared columns, and behind them the fields that this portal has besides (as text, for they carry no type)."""
+    """Declared columns, and behind them the fields that this portal has besides (as text, for they carry
+    no type)."""
     known = {c.name for c in entity.columns}
     more = tuple(Column(f.name, f.key, comment=f.title) for f in structure.fields if f.name not in known)
     return entity.columns + more, None

@@ -1,7 +1,8 @@
 """From a portal's field lists to the columns of a table. Pure: no network, no Dagster.
 
-Facts: REST documentation of `crm.<entity>.fields`, `crm.item.fields` and `crm.item.productrow.fields`. The type rules give
-the column list that users of the old connector know: the key is a String, sums are Decimal, everything else nullable.
+Facts: REST documentation of `crm.<entity>.fields`, `crm.item.fields` and `crm.item.productrow.fields`. The
+type rules give the column list that users of the old connector know: the key is a String, sums are Decimal,
+everything else nullable.
 """
 
 from __future__ import annotations
@@ -52,10 +53,19 @@ _KINDS: dict[str, Kind] = {
     ),
     "crm_multifield": MULTIFIELD_VALUE,
 }
-OVERRIDES: dict[str, Kind] = {"Decimal(18,2)": DECIMAL2, "Float64": FLOAT64, "Float32": FLOAT32, "Int64": INTEGER, "String": TEXT}
+OVERRIDES: dict[str, Kind] = {
+    "Decimal(18,2)": DECIMAL2,
+    "Float64": FLOAT64,
+    "Float32": FLOAT32,
+    "Int64": INTEGER,
+    "String": TEXT,
+}
 
 # Sums whose metadata type is `double`, which Float32 would round.
-SUMS = re.compile(r"^(OPPORTUNITY|REVENUE|ANNUAL_?REVENUE|PRICE.*|DISCOUNT_?SUM|RESULT_SUM|COST|PURCHASING_?PRICE)$", re.IGNORECASE)
+SUMS = re.compile(
+    r"^(OPPORTUNITY|REVENUE|ANNUAL_?REVENUE|PRICE.*|DISCOUNT_?SUM|RESULT_SUM|COST|PURCHASING_?PRICE)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +90,8 @@ class PortalField:
 def parse_fields(answer: Any, *, upper: bool) -> list[PortalField]:
     """The fields of a `*.fields` answer, in the portal's order.
 
-    `upper=False`: classic methods, whose keys are the column names. `upper=True`: universal methods; the column is named by
-    the descriptor's `upperName`, since the camelCase of user fields cannot be computed.
+    `upper=False`: classic methods, whose keys are the column names. `upper=True`: universal methods; the
+    column is named by the descriptor's `upperName`, since the camelCase of user fields cannot be computed.
     """
     described = answer.get("fields", answer) if isinstance(answer, Mapping) else answer
     if not isinstance(described, Mapping):
@@ -142,19 +152,23 @@ def columns(
 ) -> tuple[tuple[Column, ...], int]:
     """Columns in table order, and the position of `dt_inserted` among them.
 
-    Order: the key, the overridden columns, `dt_inserted`, then the portal's order. `overrides` maps a column to a type of
-    `OVERRIDES`; the sums are overridden to Decimal(18, 2) without being named.
+    Order: the key, the overridden columns, `dt_inserted`, then the portal's order. `overrides` maps a
+    column to a type of `OVERRIDES`; the sums are overridden to Decimal(18, 2) without being named.
     """
     wanted = dict(overrides or {})
     first: list[Column] = []
     special: list[Column] = []
     rest: list[Column] = []
     for field in fields:
-        override = wanted.get(field.name) or ("Decimal(18,2)" if field.type == "double" and SUMS.match(field.name) else None)
+        override = wanted.get(field.name) or (
+            "Decimal(18,2)" if field.type == "double" and SUMS.match(field.name) else None
+        )
         if field.name == key:
             first.append(Column(field.name, field.key, TEXT, field.title, required=True))
         elif override:
-            special.append(Column(field.name, field.key, OVERRIDES[override], field.title, multiple=field.multiple))
+            special.append(
+                Column(field.name, field.key, OVERRIDES[override], field.title, multiple=field.multiple)
+            )
         else:
             rest.extend(_columns_of(field))
     taken: set[str] = set()
@@ -164,12 +178,28 @@ def columns(
 
 def _columns_of(field: PortalField) -> list[Column]:
     if field.type == "money":
-        amount = Column(f"{field.name}_AMOUNT", field.key, MONEY_AMOUNT, f"{field.title}: amount", multiple=field.multiple)
-        currency = Column(f"{field.name}_CURRENCY", field.key, MONEY_CURRENCY, f"{field.title}: currency", multiple=field.multiple)
+        amount = Column(
+            f"{field.name}_AMOUNT", field.key, MONEY_AMOUNT, f"{field.title}: amount", multiple=field.multiple
+        )
+        currency = Column(
+            f"{field.name}_CURRENCY",
+            field.key,
+            MONEY_CURRENCY,
+            f"{field.title}: currency",
+            multiple=field.multiple,
+        )
         return [Column(field.name, field.key, TEXT, field.title, multiple=field.multiple), amount, currency]
     if field.type == "array":
         return [Column(field.name, field.key, TEXT, field.title, multiple=True)]
     kind = INTEGER if field.type.startswith("crm_enum_") else _KINDS.get(field.type, TEXT)
     if kind is TEXT and field.type.startswith("rest_"):
         kind = JSON
-    return [Column(field.name, field.key, kind, field.title, multiple=field.multiple or field.type == "crm_multifield")]
+    return [
+        Column(
+            field.name,
+            field.key,
+            kind,
+            field.title,
+            multiple=field.multiple or field.type == "crm_multifield",
+        )
+    ]
