@@ -26,7 +26,7 @@ REFRESH = """mutation Refresh($location: String!, $key: String!) {
 @dg.sensor(
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers smart processes by number and lets their assets appear; removed ones are archived.",
+    description="Registers smart processes by number and lets their assets appear; gone ones are archived.",
 )
 def new_smart_processes(
     context: dg.SensorEvaluationContext, bitrix24: Bitrix24Resource

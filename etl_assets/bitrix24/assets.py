@@ -231,7 +231,7 @@ def view_spec(entity: Entity) -> dg.AssetSpec:
         group_name="bi",
         kinds={"clickhouse", "view"},
         owners=OWNERS,
-        description=f"{entity.about}\n\nCurrent rows of `{DATABASE}.{entity.name}`: one a key, the one read last. "
+        description=f"{entity.about}\n\nCurrent rows of `{DATABASE}.{entity.name}`: one a key. "
         "The load itself keeps the view in step with the table.",
         metadata={"dagster/table_name": f"bi.{entity.name}"},
     )

@@ -128,7 +128,7 @@ OBJECTS = (
 CHILDREN = (
     Entity(
         name="crm_stage_history",
-        about="Stage history: one row each time that a lead, a deal, an invoice or a smart item entered a stage. "
+        about="Stage history: one row each time a lead, deal, invoice or smart item entered a stage. "
         "TYPE_ID: 1 created, 2 intermediate, 3 final, 5 moved to another funnel.",
         method="crm.stagehistory.list",
         strategy="stage_history",
