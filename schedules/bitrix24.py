@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import dagster as dg
 
 from etl_assets.bitrix24.assets import DATABASE, FEED_TAG, Bitrix24Settings, cron_tag
+from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
 from etl_assets.partitions import daily, today
 
@@ -32,10 +33,9 @@ def _scheduled(
     name = _name(cron, entities)
     job = dg.define_asset_job(
         name,
-        # without the checks that count rows at the source: those are for the night, not for every tick
-        selection=(
-            dg.AssetSelection.tag("svod/cron", cron_tag(cron)) & dg.AssetSelection.groups(DATABASE)
-        ).without_checks(),
+        # The checks that count rows at the source are for the night, not for every tick.
+        selection=(dg.AssetSelection.tag("svod/cron", cron_tag(cron)) & dg.AssetSelection.groups(DATABASE))
+        - dg.AssetSelection.checks(*build_checks()),
         executor_def=dg.in_process_executor,
         tags={FEED_TAG: "true"},
         description=f"Bitrix24 tables that are refreshed by `{cron}`: what has changed since the last load.",
