@@ -22,8 +22,31 @@ def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.Sche
     for entity in (*ENTITIES, smart_process(0, "any")):
         if cron := settings.cron(entity):
             by_cron[cron].append(entity)
-    built = [_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items())]
+    nightly = _nightly_checks(settings)
+    built = [nightly, *(_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items()))]
     return [job for job, _ in built], [schedule for _, schedule in built]
+
+
+CHECKS_CRON = "0 3 * * *"
+
+
+def _nightly_checks(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinition]:
+    """Counts at the source against counts here, unique keys, the webhook's rights."""
+    job = dg.define_asset_job(
+        "bitrix24_checks",
+        selection=dg.AssetSelection.checks(*build_checks()),
+        executor_def=dg.in_process_executor,
+        description="Compares the warehouse with what the portal counts, and tells what the webhook may not read.",
+    )
+    schedule = dg.ScheduleDefinition(
+        name="bitrix24_checks",
+        job=job,
+        cron_schedule=CHECKS_CRON,
+        execution_timezone=settings.zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Counts and rights, once a night: `{CHECKS_CRON}`, {settings.zone}.",
+    )
+    return job, schedule
 
 
 def _scheduled(
