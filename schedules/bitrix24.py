@@ -36,7 +36,7 @@ def _nightly_checks(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinit
         "bitrix24_checks",
         selection=dg.AssetSelection.checks(*build_checks()),
         executor_def=dg.in_process_executor,
-        description="Compares the warehouse with what the portal counts; tells what the webhook may not read.",
+        description="Compares the warehouse with what the portal counts; tells what the webhook may read.",
     )
     schedule = dg.ScheduleDefinition(
         name="bitrix24_checks",
