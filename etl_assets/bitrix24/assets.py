@@ -55,8 +55,10 @@ def asset_key(entity: Entity) -> dg.AssetKey:
 
 
 def cron_tag(cron: str) -> str:
-    """A cron as a tag value, so that a job can select the assets of a cron."""
-    return re.sub(r"[^A-Za-z0-9]", lambda m: f"_{ord(m.group()):x}", cron)
+    """A cron as a tag value, so that a job can select the assets of a cron: `*/5 * * * *` is `x-5.x.x.x.x`."""
+    return re.sub(
+        r"[^A-Za-z0-9_.-]", "_", cron.translate(str.maketrans({"*": "x", "/": "-", " ": ".", ",": "_"}))
+    )
 
 
 def description(entity: Entity, settings: Bitrix24Settings) -> str:
