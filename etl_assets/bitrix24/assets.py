@@ -55,7 +55,7 @@ def asset_key(entity: Entity) -> dg.AssetKey:
 
 
 def cron_tag(cron: str) -> str:
-    """A cron as a tag value, so that a job can select the assets of a cron: `*/5 * * * *` is `x-5.x.x.x.x`."""
+    """A cron as a tag value, so that a job can select the assets of a cron: `0 * * * *` is `0.x.x.x.x`."""
     return re.sub(
         r"[^A-Za-z0-9_.-]", "_", cron.translate(str.maketrans({"*": "x", "/": "-", " ": ".", ",": "_"}))
     )
