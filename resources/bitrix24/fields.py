@@ -41,15 +41,12 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("file", "diskfile", "disk_file", "attached_diskfile", "product_file"), FILE_ID),
     **dict.fromkeys(
         (
-            "object",
-            "recurring_params",
-            "crm_activity_binding",
-            "crm_activity_communication",
-            "uf_enum_element",
-            "any",
-            "datatype",
+            *("string", "text", "char", "enumeration", "enum", "array", "url", "address", "location"),
+            *("user", "employee", "crm", "iblock_element", "iblock_section", "hlblock", "resourcebooking"),
+            *("crm_status", "crm_currency", "crm_category", "crm_lead", "crm_deal", "crm_contact"),
+            *("crm_company", "crm_quote", "crm_entity", "crm_dynamic_type"),
         ),
-        JSON,
+        TEXT,
     ),
     "crm_multifield": MULTIFIELD_VALUE,
 }
@@ -191,9 +188,8 @@ def _columns_of(field: PortalField) -> list[Column]:
         return [Column(field.name, field.key, TEXT, field.title, multiple=field.multiple), amount, currency]
     if field.type == "array":
         return [Column(field.name, field.key, TEXT, field.title, multiple=True)]
-    kind = INTEGER if field.type.startswith("crm_enum_") else _KINDS.get(field.type, TEXT)
-    if kind is TEXT and field.type.startswith("rest_"):
-        kind = JSON
+    # A type that nobody told us of may hold objects: JSON keeps plain text as it is.
+    kind = INTEGER if field.type.startswith("crm_enum_") else _KINDS.get(field.type, JSON)
     return [
         Column(
             field.name,

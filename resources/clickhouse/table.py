@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from resources.clickhouse.values import FALSE_MARK, TEXT, Kind, absent, elements, zero_date
+from resources.clickhouse.values import FALSE_MARK, TEXT, Kind, absent, elements
 
 WriteMode = Literal["upsert", "replace_window", "snapshot"]
 LOADED_AT = "dt_inserted"
@@ -72,7 +73,7 @@ class Column:
         return self._misfit(text, zone)
 
     def _misfit(self, text: str, zone: str) -> str:
-        empty = absent(text) + (f" OR {zero_date(text)}" if "Date" in self.kind.type else "")
+        empty = absent(text) + (f" OR {self.kind.blank(text)}" if self.kind.blank else "")
         return f"NOT ({empty}) AND isNull({self.kind.sql(text, zone)})"
 
 
@@ -98,8 +99,9 @@ class Table:
 
     def __post_init__(self) -> None:
         names = [c.name for c in self.columns]
-        if len(set(names)) != len(names):
-            raise ValueError(f"{self.full_name}: a column name stands twice in {sorted(names)}")
+        own = [LOADED_AT, DELETED] if self.tombstones else [LOADED_AT]
+        if twice := sorted(n for n, times in Counter([*names, *own]).items() if times > 1):
+            raise ValueError(f"{self.full_name}: the column names {twice} stand twice, counting the loader's own {own}")
         if (self.mode == "replace_window") != (self.day is not None):
             raise ValueError(f"{self.full_name}: replace_window tables, and only they, have a day")
         missing = set(self.key) - set(names)
@@ -123,15 +125,16 @@ class Table:
             rows.append((DELETED, "UInt8", "1: the source no longer has the row"))
         return rows
 
-    def create_sql(self, *, name: str | None = None, engine: str, cluster: str = "") -> str:
-        target = f"{quote(self.database)}.{quote(name or self.name)}"
+    def create_sql(self, *, stage: str | None = None, engine: str, cluster: str = "") -> str:
+        """The DDL of the table, or of its `stage`, which also has the columns that the source no longer gives."""
         columns = ",\n  ".join(
             f"{quote(n)} {t}" + (f" COMMENT {literal(c)}" if c else "") for n, t, c in self.definitions()
         )
         order = ", ".join(quote(k) for k in self.key)
         partition = f" PARTITION BY {self.day}" if self.day else ""
+        head = f"{quote(self.database)}.{quote(stage)}{cluster} AS {self.sql_name}" if stage else f"{self.sql_name}{cluster} (\n  {columns}\n)"
         return (
-            f"CREATE TABLE IF NOT EXISTS {target}{cluster} (\n  {columns}\n) ENGINE = {engine}{partition} ORDER BY ({order})"
+            f"CREATE TABLE IF NOT EXISTS {head} ENGINE = {engine}{partition} ORDER BY ({order})"
             f" SETTINGS min_columns_to_activate_adaptive_write_buffer = 1"
             + (f" COMMENT {literal(self.comment)}" if self.comment else "")
         )
@@ -166,16 +169,18 @@ class Table:
         reasons = f"arrayFilter(r -> r != '', [{', '.join(tests)}])" if tests else "emptyArrayString()"
         keys = [c for k in self.key for c in self.columns if c.name == k]
         key = ", ', ', ".join(_CONTEXT.format(c.source) if c.context else quote(c.source) for c in keys)
-        raw = ", ".join(quote(s) for s in self.inlet_columns())
+        row = f"formatRow('JSONEachRow', {', '.join(quote(s) for s in self.inlet_columns())})"
         return (
             f"SELECT {literal(self.full_name)} AS table_name, concat({key}, '') AS row_key, {reasons} AS reasons, "
-            f"replaceAll(formatRow('JSONEachRow', {raw}), {literal(_escaped(FALSE_MARK))}, 'false') AS raw, "
+            f"{_unmarked(row)} AS raw, "
             f"{_CONTEXT.format('load')} AS load_id, now('UTC') AS rejected_at FROM {inlet} WHERE notEmpty(reasons)"
         )
 
 
-def _escaped(mark: str) -> str:
-    return mark.replace("\x1d", "\\u001D")
+def _unmarked(row: str) -> str:
+    """SQL: a row as JSON with plain `false`, as a value and inside of the JSON text of an object."""
+    value, nested = FALSE_MARK.replace("\x1d", "\\u001D"), r'\"\\u001dfalse\"'
+    return f"replaceAll(replaceAll({row}, {literal(value)}, 'false'), {literal(nested)}, 'false')"
 
 
 def _article(type_: str) -> str:

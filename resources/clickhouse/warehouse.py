@@ -26,6 +26,7 @@ from pydantic import Field, PrivateAttr
 from resources.clickhouse.engine import Embedded, Server, engine_for
 from resources.clickhouse.errors import WarehouseError, explain
 from resources.clickhouse.table import DELETED, LOADED_AT, Table, literal, quote
+from resources.clickhouse.values import whole_characters
 
 SYSTEM = "svod"
 VIEWS = "bi"
@@ -36,7 +37,6 @@ READ_SETTINGS = {
     "input_format_json_read_bools_as_strings": 1,
     "input_format_json_read_arrays_as_strings": 1,
     "input_format_json_read_objects_as_strings": 1,
-    "input_format_json_throw_on_bad_escape_sequence": 0,  # a lone surrogate half is kept as it is written
     "input_format_parallel_parsing": 0,  # a batch is small: one thread parses it while the next one is on the wire
     "materialized_views_ignore_errors": 0,
 }
@@ -309,7 +309,7 @@ class WarehouseResource(dg.ConfigurableResource):
     def insert_text(self, client: Client, target: str, body: bytes, comment: Mapping[str, Any]) -> None:
         """One insert of JSON rows, repeated when the connection breaks: the same rows again change nothing."""
         settings: dict[str, Any] = {**READ_SETTINGS, "log_comment": json.dumps(comment)}
-        compression = None
+        body, compression = whole_characters(body), None
         if not self.engine.embedded:
             body, compression = lz4.frame.compress(body), "lz4"
         for attempt in range(1, INSERT_ATTEMPTS + 1):
@@ -458,7 +458,7 @@ class Load:
         if table.mode != "upsert":
             suffix = self.load_id
             self._stage = f"{table.name}__stage_{self.load_id}"
-            client.command(table.create_sql(name=self._stage, engine=self.warehouse._table_engine(table), cluster=on_cluster))
+            client.command(table.create_sql(stage=self._stage, engine=self.warehouse._table_engine(table), cluster=on_cluster))
             target = self._stage_sql
         names = [f"{SYSTEM}.{quote(f'{part}__{table.database}__{table.name}__{suffix}')}" for part in ("inlet", "typing", "misfits")]
         inlet, typing, misfits = names
@@ -507,7 +507,7 @@ def _fit(table: Table, existing: Mapping[str, tuple[str, str]]) -> tuple[Table, 
     columns, retyped = [], {}
     for column in table.columns:
         name = _successor(column.name, column.type, existing)
-        if name != column.name:
+        if name != column.name and name not in existing:  # once: an existing successor is no change
             retyped[column.name] = name
         columns.append(replace(column, name=name))
     fitted = replace(table, columns=tuple(columns))
