@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.httpclient import HttpClient
 from filelock import FileLock, Timeout
 
 from resources.clickhouse.errors import WarehouseError, explain
@@ -47,7 +48,7 @@ class Server:
     def _connect(self) -> Client:
         secure = self._url.scheme == "https"
         try:
-            return clickhouse_connect.get_client(
+            client = clickhouse_connect.get_client(
                 host=self._url.hostname or "localhost",
                 port=self._url.port or (8443 if secure else 8123),
                 username=unquote(self._url.username or "default"),
@@ -61,6 +62,9 @@ class Server:
             )
         except Exception as error:
             raise explain(error, f"connecting to {self._url.hostname}") from None
+        if isinstance(client, HttpClient):
+            client.http_retries = 0  # the transport would send the rest of a body again, as if it were the whole
+        return client
 
 
 class Embedded:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -41,6 +41,8 @@ READ_SETTINGS = {
     "materialized_views_ignore_errors": 0,
 }
 INSERT_ATTEMPTS = 4
+PAUSE_S = 0.5  # before the second attempt; doubled before each further one
+FLUSH_AFTER_S = 20  # rows do not wait longer for others: who reads by `dt_inserted` counts on them
 PURGE_EVERY = 8  # inserts; the embedded engine's allocator gives memory back to the system only when asked
 RESUME_WITHIN_DAYS = 7
 
@@ -266,14 +268,20 @@ class WarehouseResource(dg.ConfigurableResource):
     def note_progress(self, asset: str, window: str, state: Literal["open", "done"], progress: str, source_time: datetime | None) -> None:
         with self.session("noting the progress of a load") as client:
             row = [asset, window, state, progress, source_time or datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC)]
-            client.insert(
-                f"{SYSTEM}.load_progress", [row], column_names=["asset", "window", "state", "progress", "source_time", "updated_at"]
+            names = ["asset", "window", "state", "progress", "source_time", "updated_at"]
+            _repeat(
+                "noting the progress of a load",
+                lambda: client.insert(f"{SYSTEM}.load_progress", [row], column_names=names),
             )
 
     def note(self, name: str, text: str) -> None:
         """Keep a text under a name; the last one counts."""
         with self.session("keeping a note") as client:
-            client.insert(f"{SYSTEM}.notes", [[name, text, datetime.now(UTC)]], column_names=["name", "text", "noted_at"])
+            row = [name, text, datetime.now(UTC)]
+            _repeat(
+                "keeping a note",
+                lambda: client.insert(f"{SYSTEM}.notes", [row], column_names=["name", "text", "noted_at"]),
+            )
 
     def notes(self, names: Sequence[str]) -> dict[str, tuple[str, datetime]]:
         """name -> (text, when it was noted), of those that exist."""
@@ -306,21 +314,38 @@ class WarehouseResource(dg.ConfigurableResource):
                     f" AND {LOADED_AT} < toDateTime({int(before.timestamp())}, 'UTC') SETTINGS prefer_column_name_to_alias = 1"
                 )
 
+    def log_load(self, row: Mapping[str, Any]) -> None:
+        """Write the log row of a load, once: after a lost answer it may be there already."""
+        with self.session("writing the load log") as client:
+            attempts = 0
+
+            def write() -> None:
+                nonlocal attempts
+                attempts += 1
+                if attempts > 1 and self._is_logged(client, row["load_id"]):
+                    return
+                client.insert(f"{SYSTEM}.load_log", [list(row.values())], column_names=list(row))
+
+            _repeat("writing the load log", write)
+
+    def _is_logged(self, client: Client, load_id: str) -> bool:
+        found = client.query(
+            f"SELECT count() FROM {SYSTEM}.load_log WHERE load_id = {{l:String}}", parameters={"l": load_id}
+        )
+        return bool(found.result_rows[0][0])
+
     def insert_text(self, client: Client, target: str, body: bytes, comment: Mapping[str, Any]) -> None:
         """One insert of JSON rows, repeated when the connection breaks: the same rows again change nothing."""
         settings: dict[str, Any] = {**READ_SETTINGS, "log_comment": json.dumps(comment)}
         body, compression = whole_characters(body), None
         if not self.engine.embedded:
             body, compression = lz4.frame.compress(body), "lz4"
-        for attempt in range(1, INSERT_ATTEMPTS + 1):
-            try:
-                client.raw_insert(target, insert_block=body, fmt="JSONEachRow", settings=settings, compression=compression)
-                break
-            except Exception as error:
-                failure = explain(error, f"inserting into {target}")
-                if not failure.allow_retries or attempt == INSERT_ATTEMPTS:
-                    raise failure from None
-                time.sleep(2.0**attempt / 4)
+        _repeat(
+            f"inserting into {target}",
+            lambda: client.raw_insert(
+                target, insert_block=body, fmt="JSONEachRow", settings=settings, compression=compression
+            ),
+        )
         self._inserts += 1
         if self.engine.embedded and self._inserts % PURGE_EVERY == 0:
             client.command("SYSTEM JEMALLOC PURGE")
@@ -332,15 +357,24 @@ class Load:
     Leaving the `with` block without `finish` (an error) writes no log row, so the load is repeated.
     """
 
-    def __init__(self, warehouse: WarehouseResource, table: Table, asset: str, run_id: str) -> None:
+    def __init__(
+        self,
+        warehouse: WarehouseResource,
+        table: Table,
+        asset: str,
+        run_id: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.warehouse, self.table, self.asset = warehouse, table, asset
         self.load_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         self.rows = 0
         self._run_id = run_id
         self._started = datetime.now(UTC)
-        self._clock = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._pending: list[bytes] = []
         self._pending_rows = 0
+        self._pending_since = 0.0
         self._read_at: datetime | None = None
         self._context: Mapping[str, str] = {}
         self._progress: tuple[str, str, datetime | None] | None = None
@@ -354,7 +388,8 @@ class Load:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._stage is None:
             return
-        with self.warehouse.session() as client:
+        # What went wrong in the block must not be hidden by a server that is gone.
+        with suppress(WarehouseError) if kind else nullcontext(), self.warehouse.session("clearing up") as client:
             self._drop_stage(client)
 
     def add(
@@ -377,11 +412,13 @@ class Load:
             self.flush()
             self._context = dict(context or {})
         if count:
+            self._pending_since = self._pending_since if self._pending else self._clock()
             self._pending.append(body)
             self._pending_rows += count
             self._read_at = min(self._read_at or read_at, read_at)
         self._progress = progress or self._progress
-        if self._pending_rows >= self.warehouse.insert_rows:
+        old = bool(self._pending) and self._clock() - self._pending_since >= FLUSH_AFTER_S
+        if old or self._pending_rows >= self.warehouse.insert_rows:
             self.flush()
 
     def flush(self) -> None:
@@ -427,7 +464,7 @@ class Load:
         if self.table.mode != "upsert":
             self._put_in_place(days)
         rejected = self.rejected()
-        result = LoadResult(self.load_id, self.rows, rejected, time.monotonic() - self._clock)
+        result = LoadResult(self.load_id, self.rows, rejected, self._clock() - self._began)
         row = {
             "asset": self.asset,
             "kind": kind,
@@ -447,8 +484,7 @@ class Load:
             "load_id": self.load_id,
             "run_id": self._run_id,
         }
-        with self.warehouse.session("writing the load log") as client:
-            client.insert(f"{SYSTEM}.load_log", [list(row.values())], column_names=list(row))
+        self.warehouse.log_load(row)
         return result
 
     def _open_inlet(self, client: Client) -> str:
@@ -498,6 +534,19 @@ class Load:
             client.command(f"DROP TABLE IF EXISTS {name}{self.warehouse._on_cluster} SYNC")
         client.command(f"DROP TABLE IF EXISTS {self._stage_sql}{self.warehouse._on_cluster} SYNC")
         self._stage = None
+
+
+def _repeat(doing: str, call: Callable[[], Any]) -> None:
+    """Make a call that changes nothing when it is made again; again while the fault may pass."""
+    for attempt in range(1, INSERT_ATTEMPTS + 1):
+        try:
+            call()
+            return
+        except Exception as error:
+            failure = explain(error, doing)
+            if not failure.allow_retries or attempt == INSERT_ATTEMPTS:
+                raise failure from None
+        time.sleep(PAUSE_S * 2 ** (attempt - 1))
 
 
 def _fit(table: Table, existing: Mapping[str, tuple[str, str]]) -> tuple[Table, SchemaChange]:
