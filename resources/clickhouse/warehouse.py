@@ -9,12 +9,13 @@ server and for the embedded engine alike, and Python never touches a cell.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal
 
@@ -45,6 +46,8 @@ PAUSE_S = 0.5  # before the second attempt; doubled before each further one
 FLUSH_AFTER_S = 20  # rows do not wait longer for others: who reads by `dt_inserted` counts on them
 PURGE_EVERY = 8  # inserts; the embedded engine's allocator gives memory back to the system only when asked
 RESUME_WITHIN_DAYS = 7
+STAGE_LIFE = timedelta(days=2)  # longer than any load that fills one
+_LOAD_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 
 _LOAD_LOG = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.load_log{{cluster}} (
   asset LowCardinality(String) COMMENT 'Dagster asset key',
@@ -492,6 +495,7 @@ class Load:
         table, on_cluster = self.table, self.warehouse._on_cluster
         target, suffix = table.sql_name, table.fingerprint()
         if table.mode != "upsert":
+            self._sweep(client)
             suffix = self.load_id
             self._stage = f"{table.name}__stage_{self.load_id}"
             client.command(table.create_sql(stage=self._stage, engine=self.warehouse._table_engine(table), cluster=on_cluster))
@@ -528,6 +532,22 @@ class Load:
             for day in days:
                 what = f"REPLACE PARTITION ID '{day:%Y%m%d}' FROM {self._stage_sql}" if day in filled else f"DROP PARTITION ID '{day:%Y%m%d}'"
                 client.command(f"ALTER TABLE {table.sql_name}{on_cluster} {what}")
+
+    def _sweep(self, client: Client) -> None:
+        """Drop what killed loads of this table left behind; the stage of a younger one may be in use."""
+        table, limit = self.table, f"{datetime.now(UTC) - STAGE_LIFE:%Y%m%dT%H%M%S}"
+        parts = [(SYSTEM, f"{part}__{table.database}__{table.name}__") for part in ("typing", "misfits", "inlet")]
+        for database, prefix in [*parts, (table.database, f"{table.name}__stage_")]:
+            found = client.query(
+                "SELECT name FROM system.tables WHERE database = {d:String} AND startsWith(name, {p:String})",
+                parameters={"d": database, "p": prefix},
+            )
+            for (name,) in found.result_rows:
+                load_id = name.removeprefix(prefix)
+                if _LOAD_ID.fullmatch(load_id) and load_id < limit:
+                    client.command(
+                        f"DROP TABLE IF EXISTS {quote(database)}.{quote(name)}{self.warehouse._on_cluster} SYNC"
+                    )
 
     def _drop_stage(self, client: Client) -> None:
         for name in self._stage_parts:
