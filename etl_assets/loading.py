@@ -147,7 +147,7 @@ def load_incremental(
     first_time = left.source_time if left and resumed and left.source_time else source_time
     days: Counter[str] = Counter()
     noted = left is not None
-    with warehouse.load(table, asset=asset, run_id=context.run_id) as load:
+    with warehouse.load(table, asset=asset, run_id=context.run.run_id) as load:
         for part in _parts(bounds, left.progress if left else None, resumed, first_time):
             for batch in reader.read(*part):
                 progress = (
@@ -204,7 +204,7 @@ def load_snapshot(
     """Replace the table by what the source says now."""
     table, change = warehouse.ensure(table)
     source_time = reader.clock()
-    with warehouse.load(table, asset=context.asset_key.to_user_string(), run_id=context.run_id) as load:
+    with warehouse.load(table, asset=context.asset_key.to_user_string(), run_id=context.run.run_id) as load:
         for batch in reader.read(Bounds(), None):
             load.add(batch.body, batch.count, batch.read_at, context=batch.context)
         spent = reader.spent()
@@ -228,8 +228,8 @@ _last_told: dict[str, float] = {}
 def _tell(context: dg.AssetExecutionContext, rows: int, began: float) -> None:
     """A line of progress every few seconds."""
     now = time.monotonic()
-    if rows and now - _last_told.get(context.run_id, 0.0) > 5:
-        _last_told[context.run_id] = now
+    if rows and now - _last_told.get(context.run.run_id, 0.0) > 5:
+        _last_told[context.run.run_id] = now
         context.log.info("%s rows in, %.0f rows/s", f"{rows:,}", rows / max(now - began, 0.001))
 
 

@@ -147,6 +147,7 @@ def load_entity(
     if feed and entity.modified:
         wanted = feed_bounds(warehouse, context.asset_key.to_user_string())
     facts = _facts(context, bitrix24, warehouse, feed=feed)
+    facts.learn([entity], Window(wanted.since, wanted.until))
     reader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
     table = table_of(entity, reader.structure, settings.zone, settings.types.get(entity.name, {}))
     if entity.modified:
@@ -172,10 +173,10 @@ def _facts(
 
     A tick of the change feed asks for all of its entities at once: that is what keeps it short.
     """
-    facts = _run_facts.get(context.run_id)
+    facts = _run_facts.get(context.run.run_id)
     if facts is None:
         _run_facts.clear()
-        facts = _run_facts[context.run_id] = RunFacts(bitrix24.client, warehouse, cached=feed)
+        facts = _run_facts[context.run.run_id] = RunFacts(bitrix24.client, warehouse, cached=feed)
         if feed:
             _prefetch(context, facts, warehouse)
     return facts
