@@ -20,7 +20,7 @@ from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.reading import READERS
 from etl_assets.bitrix24.structure import table_of
 from etl_assets.loading import Bounds
-from resources.bitrix24 import Bitrix24Client
+from resources.bitrix24 import Bitrix24Client, Window
 from resources.clickhouse import WarehouseResource
 
 DEALS = OBJECTS[0]
@@ -32,7 +32,9 @@ def load_deals(client: Bitrix24Client, warehouse: WarehouseResource) -> dict[str
     Returns rows, seconds, requests and seconds waited.
     """
     began, before = time.monotonic(), client.stats.snapshot()
-    reader = READERS[DEALS.strategy](DEALS, RunFacts(client, warehouse, cached=False), warehouse, print)
+    facts = RunFacts(client, warehouse, cached=False)
+    facts.learn([DEALS], Window())
+    reader = READERS[DEALS.strategy](DEALS, facts, warehouse, print)
     table, _ = warehouse.ensure(table_of(DEALS, reader.structure, "Europe/Moscow", {}))
     with warehouse.load(table, asset="bitrix24/crm_deal") as load:
         for batch in reader.read(Bounds(), None):

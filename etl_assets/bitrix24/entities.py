@@ -41,6 +41,7 @@ class Entity:
     entity_type_id: int | None = None
     universal: bool = False
     select: tuple[str, ...] = ()
+    contacts: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
     items: str | None = None
     paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
@@ -60,7 +61,9 @@ def _key(name: str, comment: str = "", **options: Any) -> Column:
     return _c(name, TEXT, comment, required=True, **options)
 
 
-def classic(name: str, entity_type_id: int, about: str, *, select: tuple[str, ...] = ()) -> Entity:
+def classic(
+    name: str, entity_type_id: int, about: str, *, select: tuple[str, ...] = (), contacts: bool = False
+) -> Entity:
     """One of the five old CRM objects: table columns are named as in `crm.<object>.fields`."""
     return Entity(
         name=f"crm_{name}",
@@ -70,6 +73,7 @@ def classic(name: str, entity_type_id: int, about: str, *, select: tuple[str, ..
         entity_type_id=entity_type_id,
         modified="DATE_MODIFY",
         select=select,
+        contacts=contacts,
     )
 
 
@@ -109,11 +113,11 @@ def smart_process(entity_type_id: int, title: str, *, archived: bool = False) ->
 PHONES = ("PHONE", "EMAIL", "WEB", "IM")
 
 OBJECTS = (
-    classic("deal", 2, "Deals: one row a deal, with all its contacts in CONTACT_IDS."),
+    classic("deal", 2, "Deals: one row a deal, with all its contacts in CONTACT_IDS.", contacts=True),
     classic("lead", 1, "Leads.", select=PHONES),
     classic("contact", 3, "Contacts: people.", select=PHONES),
     classic("company", 4, "Companies; own companies have IS_MY_COMPANY = Y.", select=PHONES),
-    classic("quote", 7, "Quotes (estimates)."),
+    classic("quote", 7, "Quotes (estimates).", contacts=True),
     universal("crm_smart_invoice", 31, "Smart invoices."),
     Entity(
         name="crm_activity",

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from etl_assets.bitrix24.entities import Entity
-from etl_assets.bitrix24.structure import Structure, describe, questions
-from resources.bitrix24 import Bitrix24Client, CommandError
+from etl_assets.bitrix24.structure import Structure, describe, list_call, questions
+from resources.bitrix24 import Bitrix24Client, CommandError, Window
 from resources.bitrix24.faults import failure
 from resources.clickhouse import WarehouseResource
 
@@ -30,18 +30,25 @@ class RunFacts:
         self._types: Any = None
         self.prefetched = False
 
-    def learn(self, entities: Iterable[Entity]) -> None:
-        """Ask for everything that `entities` need and is not known yet, in as few requests as possible."""
+    def learn(self, entities: Iterable[Entity], window: Window | None = None) -> None:
+        """Ask for everything that `entities` need and is not known yet, in as few requests as possible.
+
+        With a `window` the first pages of objects come along in the same request. Their call follows from the
+        answer, so it is guessed from the last known field list; a wrong guess costs two commands.
+        """
         wanted = [e for e in entities if e.fields_method and e.name not in self._structures | self._answers]
         if self._cached:
             self._recall(wanted)
             wanted = [e for e in wanted if e.name not in self._structures]
         asked = [(e, call) for e in wanted for call in questions(e)]
-        if self._types is None:
-            answers = self.client.call_many([(TYPES_METHOD, {}), *(call for _, call in asked)])
+        objects = [e for e in wanted if e.strategy == "object"] if window else []
+        openings = [(list_call(e, self._guess(e)), window or Window()) for e in objects]
+        first = [(TYPES_METHOD, {})] if self._types is None else []
+        answers = (
+            self.client.call_many([*first, *(call for _, call in asked)], openings) if first or asked else []
+        )
+        if first:
             self._types = answers.pop(0)
-        else:
-            answers = self.client.call_many([call for _, call in asked]) if asked else []
         for (entity, _), answer in zip(asked, answers, strict=True):
             self._answers.setdefault(entity.name, []).append(answer)
 
@@ -52,6 +59,11 @@ class RunFacts:
             text, at = noted.get(_note(entity), ("", fresh))
             if text and at > fresh:
                 self._structures[entity.name] = Structure.parse(text)
+
+    def _guess(self, entity: Entity) -> Structure:
+        """The structure as it was last, or that of a portal without user fields."""
+        text, _ = self._warehouse.notes([_note(entity)]).get(_note(entity), ("", None))
+        return Structure.parse(text) if text else Structure(universal=entity.universal or entity.contacts)
 
     def structure(self, entity: Entity) -> Structure:
         """The entity's fields. Raises the portal's refusal of them."""

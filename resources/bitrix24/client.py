@@ -136,16 +136,39 @@ class Bitrix24Client:
         """The decoded `result` of one method; parameters travel as JSON."""
         return decode(self._portal.call(method, params or {}).result)
 
-    def call_many(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any | CommandError]:
-        """Results in the order of `calls`, in batches; a command refused for good is a CommandError."""
-        jobs = (
+    def call_many(
+        self,
+        calls: Sequence[tuple[str, Mapping[str, Any]]],
+        openings: Iterable[tuple[ListCall, Window]] = (),
+    ) -> list[Any | CommandError]:
+        """Results in the order of `calls`, packed into batches; a command refused for good is a CommandError.
+
+        The opening pages of `openings` come along in the same requests; each is used by one later scan of the
+        same call and window.
+        """
+        jobs = [
             _Job(index, Command(method, f"{method}?{bracket(params)}"))
             for index, (method, params) in enumerate(calls)
-        )
+        ]
+        jobs += [
+            _Job((fingerprint(call, window), part), command)
+            for call, window in openings
+            if call.paging != "sequential"
+            for part, command in enumerate(
+                self._opening_commands(call, window, self._query(call, window, self._style))
+            )
+        ]
         answers: list[Any] = [None] * len(calls)
-        for settled, _ in self._stream(jobs, len(calls)):
+        found: dict[str, dict[int, tuple[Outcome, datetime]]] = {}
+        for settled, read_at in self._stream(iter(jobs), len(jobs)):
             for job, outcome in settled:
-                answers[job.key] = outcome.error if outcome.raw is None else decode(outcome.raw)
+                if isinstance(job.key, int):
+                    answers[job.key] = outcome.error if outcome.raw is None else decode(outcome.raw)
+                else:
+                    found.setdefault(job.key[0], {})[job.key[1]] = outcome, read_at
+        for name, parts in found.items():
+            last = parts[1][0] if 1 in parts else None
+            self._prefetched[name] = _Opening(parts[0][0], last, min(at for _, at in parts.values()))
         return answers
 
     def totals(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int | CommandError]:
@@ -178,24 +201,7 @@ class Bitrix24Client:
 
     def prefetch(self, asks: Mapping[str, tuple[ListCall, Window]]) -> None:
         """Read the opening pages of many scans in few requests; each is used by one later scan."""
-        wanted = [(call, window) for call, window in asks.values() if call.paging != "sequential"]
-        jobs = [
-            _Job((fingerprint(call, window), part), command)
-            for call, window in wanted
-            for part, command in enumerate(
-                self._opening_commands(call, window, self._query(call, window, self._style))
-            )
-        ]
-        found: dict[str, dict[int, tuple[Outcome, datetime]]] = {}
-        for settled, read_at in self._stream(iter(jobs), len(jobs)):
-            for job, outcome in settled:
-                name, part = job.key
-                found.setdefault(name, {})[part] = outcome, read_at
-        for name, parts in found.items():
-            last = parts[1][0] if 1 in parts else None
-            self._prefetched[name] = _Opening(
-                parts[0][0], last, min(read_at for _, read_at in parts.values())
-            )
+        self.call_many([], asks.values())
 
     def scan(
         self, call: ListCall, window: Window = ALL, *, resume: str | None = None
