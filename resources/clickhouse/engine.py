@@ -47,6 +47,8 @@ class Server:
 
     def _connect(self) -> Client:
         secure = self._url.scheme == "https"
+        if self._ca_bundle and not Path(self._ca_bundle).is_file():
+            raise WarehouseError(f"CLICKHOUSE_CA_BUNDLE: there is no file {self._ca_bundle}")
         try:
             client = clickhouse_connect.get_client(
                 host=self._url.hostname or "localhost",
@@ -153,12 +155,19 @@ def engine_for(url: str, ca_bundle: str | None) -> Server | Embedded:
         if not path.startswith("/"):
             raise WarehouseError("CLICKHOUSE_URL: chdb needs an absolute path, as in chdb:///var/lib/svod/warehouse")
         return Embedded.at(path)
-    if scheme in ("http", "https") and urlsplit(url).hostname:
+    if scheme in ("http", "https") and _has_address(url):
         return Server(url, ca_bundle)
     raise WarehouseError(
         "CLICKHOUSE_URL must be http[s]://user:password@host:port/database or chdb:///absolute/path; "
         f"it has the scheme {scheme or '(none)'!r}"
     )
+
+
+def _has_address(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:  # the port is no number
+        return False
 
 
 @atexit.register

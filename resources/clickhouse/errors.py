@@ -22,7 +22,7 @@ _PERMANENT = {
     497: "the ClickHouse user lacks a right",
     243: "ClickHouse has no disk space left: free some and run again",
 }
-_DISK_FULL = ("No space left on device", "NOT_ENOUGH_SPACE")
+_DISK_FULL = ("No space left on device", "NOT_ENOUGH_SPACE", "Disk quota exceeded", "File too large")
 _READ_ONLY = ("Read-only file system", "Permission denied", "READONLY")
 
 
@@ -46,6 +46,8 @@ def explain(error: BaseException, doing: str) -> WarehouseError:
         return WarehouseError(f"While {doing}: {_PERMANENT[code]} (ClickHouse error {code}).")
     if any(mark in text for mark in _READ_ONLY):
         return WarehouseError(f"While {doing}: the warehouse cannot be written to (read-only, or no permission).")
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | FileNotFoundError):
+        return WarehouseError(f"While {doing}: {error.strerror}: {error.filename}. Correct the path in CLICKHOUSE_URL.")
     if "certificate" in text.lower():
         return WarehouseError(
             f"While {doing}: the TLS certificate of ClickHouse is not trusted; for a private CA set CLICKHOUSE_CA_BUNDLE."

@@ -47,6 +47,7 @@ FLUSH_AFTER_S = 20  # rows do not wait longer for others: who reads by `dt_inser
 PURGE_EVERY = 8  # inserts; the embedded engine's allocator gives memory back to the system only when asked
 RESUME_WITHIN_DAYS = 7
 STAGE_LIFE = timedelta(days=2)  # longer than any load that fills one
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOAD_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 
 _LOAD_LOG = f"""CREATE TABLE IF NOT EXISTS {SYSTEM}.load_log{{cluster}} (
@@ -317,25 +318,14 @@ class WarehouseResource(dg.ConfigurableResource):
                     f" AND {LOADED_AT} < toDateTime({int(before.timestamp())}, 'UTC') SETTINGS prefer_column_name_to_alias = 1"
                 )
 
-    def log_load(self, row: Mapping[str, Any]) -> None:
-        """Write the log row of a load, once: after a lost answer it may be there already."""
+    def log_load(self, row: Mapping[str, str | int | float | datetime | None]) -> None:
+        """Write the log row of a load, once, though the driver or we send it again after a lost answer."""
+        cells = ", ".join(_parameter(name, value) for name, value in row.items())
+        ticks = {name: _milliseconds(value) for name, value in row.items()}
+        once = f"(SELECT count() FROM {SYSTEM}.load_log WHERE load_id = {{load_id:String}}) = 0"
+        sql = f"INSERT INTO {SYSTEM}.load_log ({', '.join(row)}) SELECT {cells} WHERE {once}"
         with self.session("writing the load log") as client:
-            attempts = 0
-
-            def write() -> None:
-                nonlocal attempts
-                attempts += 1
-                if attempts > 1 and self._is_logged(client, row["load_id"]):
-                    return
-                client.insert(f"{SYSTEM}.load_log", [list(row.values())], column_names=list(row))
-
-            _repeat("writing the load log", write)
-
-    def _is_logged(self, client: Client, load_id: str) -> bool:
-        found = client.query(
-            f"SELECT count() FROM {SYSTEM}.load_log WHERE load_id = {{l:String}}", parameters={"l": load_id}
-        )
-        return bool(found.result_rows[0][0])
+            _repeat("writing the load log", lambda: client.command(sql, parameters=ticks))
 
     def insert_text(self, client: Client, target: str, body: bytes, comment: Mapping[str, Any]) -> None:
         """One insert of JSON rows, repeated when the connection breaks: the same rows again change nothing."""
@@ -430,7 +420,7 @@ class Load:
             comment = {"load": self.load_id, "read_at": str(int((self._read_at or self._started).timestamp())), **self._context}
             with self.warehouse.session(f"inserting into {self.table.full_name}") as client:
                 if self._inlet is None:
-                    self._inlet = self._open_inlet(client)
+                    _repeat(f"preparing a load of {self.table.full_name}", lambda: self._open_inlet(client))
                 self.warehouse.insert_text(client, self._inlet, b"\n".join(self._pending), comment)
             self.rows += self._pending_rows
             self._pending, self._pending_rows, self._read_at = [], 0, None
@@ -490,7 +480,7 @@ class Load:
         self.warehouse.log_load(row)
         return result
 
-    def _open_inlet(self, client: Client) -> str:
+    def _open_inlet(self, client: Client) -> None:
         """The Null table with its two views. Its name carries the table's fingerprint: it is never altered."""
         table, on_cluster = self.table, self.warehouse._on_cluster
         target, suffix = table.sql_name, table.fingerprint()
@@ -511,7 +501,7 @@ class Load:
         )
         if self._stage:
             self._stage_parts = names
-        return inlet
+        self._inlet = inlet
 
     @property
     def _stage_sql(self) -> str:
@@ -522,7 +512,7 @@ class Load:
         table, on_cluster = self.table, self.warehouse._on_cluster
         with self.warehouse.session(f"putting {table.full_name} in place") as client:
             if self._stage is None:  # the source has no rows at all: an empty stage is put in place
-                self._inlet = self._open_inlet(client)
+                self._open_inlet(client)
             if table.mode == "snapshot":
                 client.command(f"EXCHANGE TABLES {table.sql_name} AND {self._stage_sql}{on_cluster}")
                 return
@@ -567,6 +557,18 @@ def _repeat(doing: str, call: Callable[[], Any]) -> None:
             if not failure.allow_retries or attempt == INSERT_ATTEMPTS:
                 raise failure from None
         time.sleep(PAUSE_S * 2 ** (attempt - 1))
+
+
+def _parameter(name: str, value: object) -> str:
+    """SQL that takes a bound parameter of a log row; times are bound as milliseconds."""
+    if value is None or isinstance(value, datetime):
+        return f"fromUnixTimestamp64Milli({{{name}:Nullable(Int64)}}, 'UTC')"
+    type_ = {str: "String", float: "Float64"}.get(type(value), "Int64")
+    return f"{{{name}:{type_}}}"
+
+
+def _milliseconds(value: Any) -> Any:
+    return (value - _EPOCH) // timedelta(milliseconds=1) if isinstance(value, datetime) else value
 
 
 def _fit(table: Table, existing: Mapping[str, tuple[str, str]]) -> tuple[Table, SchemaChange]:
