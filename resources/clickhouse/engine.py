@@ -29,6 +29,7 @@ class Server:
     """A ClickHouse server; one client with its own connection pool, shared by all threads of the process."""
 
     embedded = False
+    blank = False
 
     def __init__(self, url: str, ca_bundle: str | None) -> None:
         self._url = urlsplit(url)
@@ -77,6 +78,12 @@ class Embedded:
     """
 
     embedded = True
+
+    @property
+    def blank(self) -> bool:
+        """Nothing was ever written here: known without opening the engine, which takes most of a second."""
+        return not Path(self._path).exists()
+
     _by_path: ClassVar[dict[str, Embedded]] = {}
     _registry: ClassVar[threading.Lock] = threading.Lock()
 

@@ -43,8 +43,8 @@ READ_SETTINGS = {
 }
 INSERT_ATTEMPTS = 4
 PAUSE_S = 0.5  # before the second attempt; doubled before each further one
-FLUSH_AFTER_S = 20  # rows do not wait longer for others: who reads by `dt_inserted` counts on them
-PURGE_EVERY = 8  # inserts; the embedded engine's allocator gives memory back to the system only when asked
+FLUSH_AFTER_S = 1.0  # a slow source should not leave its last rows, and its progress, waiting for more
+PURGE_EVERY = 1  # inserts; the embedded engine's allocator gives memory back to the system only when asked
 RESUME_WITHIN_DAYS = 7
 STAGE_LIFE = timedelta(days=2)  # longer than any load that fills one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -419,9 +419,7 @@ class Load:
         if self._pending:
             comment = {"load": self.load_id, "read_at": str(int((self._read_at or self._started).timestamp())), **self._context}
             with self.warehouse.session(f"inserting into {self.table.full_name}") as client:
-                if self._inlet is None:
-                    _repeat(f"preparing a load of {self.table.full_name}", lambda: self._open_inlet(client))
-                self.warehouse.insert_text(client, self._inlet, b"\n".join(self._pending), comment)
+                self.warehouse.insert_text(client, self._inlet or self._open_inlet(client), b"\n".join(self._pending), comment)
             self.rows += self._pending_rows
             self._pending, self._pending_rows, self._read_at = [], 0, None
         if self._progress:
@@ -480,7 +478,12 @@ class Load:
         self.warehouse.log_load(row)
         return result
 
-    def _open_inlet(self, client: Client) -> None:
+    def _open_inlet(self, client: Client) -> str:
+        """The inlet's name; it is made, also when the first attempt fails."""
+        _repeat(f"preparing a load of {self.table.full_name}", lambda: self._make_inlet(client))
+        return self._inlet or ""
+
+    def _make_inlet(self, client: Client) -> None:
         """The Null table with its two views. Its name carries the table's fingerprint: it is never altered."""
         table, on_cluster = self.table, self.warehouse._on_cluster
         target, suffix = table.sql_name, table.fingerprint()

@@ -1,4 +1,4 @@
-"""The embedded engine: one process at a time, none of them for longer than it writes; killed and full disks."""
+"""The embedded engine: one process at a time, and for no longer than it writes; kills, full disks."""
 
 import os
 import signal
@@ -50,11 +50,9 @@ def start(path: Path) -> Iterator[Start]:
     """Run code in another process on the same warehouse; its lines come out, ours go in."""
     started: list[subprocess.Popen[str]] = []
 
-    def _start(code: str, **options: object) -> subprocess.Popen[str]:
+    def _start(code: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(path)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
-        )  # type: ignore[call-overload]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         started.append(process)
         return process
 
@@ -115,12 +113,10 @@ def test_a_process_waits_for_the_one_that_writes(
         """
     )
     assert hears(other) == "inside"
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(WarehouseError, match="in use by another process") as busy,
-    ):
+    with monkeypatch.context() as patch:
         patch.setattr("resources.clickhouse.engine.LOCK_TIMEOUT_S", 0)
-        local.query("SELECT 1")
+        with pytest.raises(WarehouseError, match="in use by another process") as busy:
+            local.query("SELECT 1")
     assert "CLICKHOUSE_URL" in str(busy.value.description)
     tell(other)
     assert local.query("SELECT 1") == [(1,)]
@@ -183,7 +179,8 @@ def test_instants_are_right_in_every_zone_of_the_host(
         """
         from resources.clickhouse.values import CALENDAR_DATE, INSTANT
         at, day = Column("AT", "AT", INSTANT), Column("DAY", "AT", CALENDAR_DATE)
-        table = Table("processes", "times", (Column("ID", "ID", required=True), at, day), ("ID",), zone="Europe/Moscow")
+        columns = (Column("ID", "ID", required=True), at, day)
+        table = Table("processes", "times", columns, ("ID",), zone="Europe/Moscow")
         table, _ = warehouse.ensure(table)
         with warehouse.load(table, asset="times") as load:
             load.add(b'{"ID": "1", "AT": "2024-08-30T14:29:00+02:00"}', 1, noon)

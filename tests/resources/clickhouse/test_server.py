@@ -1,10 +1,11 @@
-"""A ClickHouse server that refuses, breaks off or is not there: one clear line, no secret, no row lost or doubled."""
+"""A ClickHouse server that refuses, breaks off or is away: a clear line, no secret, no row lost or twice."""
 
 import json
 import socket
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -86,7 +87,7 @@ def test_an_untrusted_certificate(
 ) -> None:
     for bundle in (None, str(private_ca(tmp_path).ca_file)):
         warehouse = WarehouseResource(url=front.url("loader"), ca_bundle=bundle)
-        Failed(lambda: warehouse.query("SELECT 1"), caplog).says(
+        Failed(partial(warehouse.query, "SELECT 1"), caplog).says(
             "certificate", "CLICKHOUSE_CA_BUNDLE", retry=False
         )
 
@@ -230,11 +231,16 @@ def test_what_went_wrong_is_told_though_the_server_is_gone(
     server: WarehouseResource, front: ClickHouseFront, name: str
 ) -> None:
     wanted, _ = server.ensure(table(name, "snapshot"))
-    with pytest.raises(RuntimeError, match="the source"), server.load(wanted, asset=name) as load:
-        load.add(b'{"ID": "1"}', 1, NOON)
-        load.flush()
-        front.faults.answer(503, times=None)
-        raise RuntimeError("the source")
+
+    def load_from_a_broken_source() -> None:
+        with server.load(wanted, asset=name) as load:
+            load.add(b'{"ID": "1"}', 1, NOON)
+            load.flush()
+            front.faults.answer(503, times=None)
+            raise RuntimeError("the source")
+
+    with pytest.raises(RuntimeError, match="the source"):
+        load_from_a_broken_source()
 
 
 def test_a_server_that_dies_and_comes_back(
