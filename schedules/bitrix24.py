@@ -1,5 +1,6 @@
 """Bitrix24 by the clock: entities that share a cron share a run."""
 
+import re
 from collections import defaultdict
 from typing import Any, TypeAlias
 
@@ -99,4 +100,4 @@ def _name(cron: str, entities: list[Entity]) -> str:
         "0 * * * *": "bitrix24_dictionaries",
         "30 2 * * *": "bitrix24_structure",
     }
-    return usual.get(cron) or f"bitrix24_{cron_tag(cron).strip('_')}"
+    return usual.get(cron) or f"bitrix24_{re.sub(r'[^A-Za-z0-9]', '_', cron_tag(cron))}"

@@ -62,6 +62,8 @@ class RunFacts:
 
     def _guess(self, entity: Entity) -> Structure:
         """The structure as it was last, or that of a portal without user fields."""
+        if self._warehouse.engine.blank:
+            return Structure(universal=entity.universal or entity.contacts)
         text, _ = self._warehouse.notes([_note(entity)]).get(_note(entity), ("", None))
         return Structure.parse(text) if text else Structure(universal=entity.universal or entity.contacts)
 
