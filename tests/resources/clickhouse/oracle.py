@@ -215,7 +215,7 @@ def key_of(*keys: str, loose: bool = False) -> Callable[[str], str | None]:
             return text
         found = composite(text) or {}
         for key in keys:
-            if found.get(key) not in (None, "", False):
+            if str(found.get(key)) not in ("None", "", "False"):
                 return visible(str(found[key]))
         if loose:
             return None

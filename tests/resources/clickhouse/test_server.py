@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from resources.clickhouse import Column, Table, WarehouseError, WarehouseResource
-from resources.clickhouse.values import INTEGER
+from resources.clickhouse.values import CALENDAR_DATE, INSTANT, INTEGER
+from resources.clickhouse.warehouse import READ_SETTINGS
 from tests.resources.clickhouse.conftest import USERS
 from tests.support.certificates import private_ca
 from tests.support.clickhouse_front import ClickHouseFront, clickhouse_front
@@ -270,3 +271,30 @@ def test_inserts_are_compressed_and_typed_by_the_server(
     assert insert.encoding == "lz4"
     assert insert.received < ROWS * 60
     assert insert.user == "loader"
+
+
+@pytest.mark.parametrize("session_zone", ["", "Asia/Kathmandu"])
+def test_instants_are_right_in_every_zone_of_the_server(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, session_zone: str
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    if session_zone:
+        monkeypatch.setitem(READ_SETTINGS, "session_timezone", session_zone)
+    at, day = Column("AT", "AT", INSTANT), Column("DAY", "AT", CALENDAR_DATE)
+    columns = (Column("ID", "ID", required=True), at, day)
+    with clickhouse_front(tmp_path / "engine", USERS) as front:
+        warehouse = WarehouseResource(url=front.url("loader"))
+        assert warehouse.query("SELECT timezone()") == [("America/New_York",)]
+        wanted, _ = warehouse.ensure(Table("faults", name, columns, ("ID",), zone="Europe/Moscow"))
+        with warehouse.load(wanted, asset=name) as load:
+            load.add(b'{"ID": "1", "AT": "2024-08-30T23:29:00+02:00"}', 1, NOON, progress=("full", "1", NOON))
+            load.add(b'{"ID": "2", "AT": "31.08.2024 00:29:00"}', 1, NOON)
+            load.finish(kind="full", source_time=NOON, watermark=NOON)
+        chosen = "toUnixTimestamp(AT), toUnixTimestamp(DAY), toUnixTimestamp(dt_inserted)"
+        found = warehouse.query(f"SELECT {chosen} FROM bi.{name} ORDER BY ID")
+        moment, read = 1725053340, int(NOON.timestamp())
+        assert found == [(moment, 1724976000, read), (moment, 1725062400, read)]
+        assert warehouse.watermark(name) == NOON
+        left = warehouse.unfinished(name, "full")
+        assert left is not None
+        assert left.source_time == NOON
