@@ -12,8 +12,8 @@ import orjson
 
 from etl_assets.bitrix24.entities import OBJECTS, Entity
 from etl_assets.bitrix24.facts import RunFacts
-from etl_assets.bitrix24.structure import DATABASE, contacts_call, failure, list_call
-from etl_assets.loading import Batch, Bounds, Spent
+from etl_assets.bitrix24.structure import DATABASE, failure, list_call, relations_call
+from etl_assets.loading import OVERLAP, Batch, Bounds, Spent
 from resources.bitrix24 import CommandError, ListCall, Window
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import LOADED_AT, quote
@@ -100,18 +100,17 @@ class ObjectReader(EntityReader):
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         batches = self._scan(self.calls()[0], bounds, resume)
-        return map(self._with_contacts, batches) if self.structure.contacts_apart else batches
+        return map(self._with_relations, batches) if self.structure.apart else batches
 
-    def _with_contacts(self, batch: Batch) -> Batch:
+    def _with_relations(self, batch: Batch) -> Batch:
         rows = [orjson.loads(line) for line in batch.body.split(b"\n")]
-        contacts: dict[str, Any] = {}
-        for found in self.client.by_ids(contacts_call(self.entity), [int(r["ID"]) for r in rows]):
-            for line in found.body.split(b"\n"):
-                item = orjson.loads(line)
-                contacts[str(item["id"])] = item.get("contactIds") or []
-        body = b"\n".join(
-            orjson.dumps({**row, "CONTACT_IDS": contacts.get(str(row["ID"]), [])}) for row in rows
-        )
+        call, apart = relations_call(self.entity, self.structure), self.structure.apart
+        relations: dict[str, Any] = {}
+        for found in self.client.by_ids(call, [int(r["ID"]) for r in rows]):
+            for item in map(orjson.loads, found.body.split(b"\n")):
+                relations[str(item["id"])] = {column: item.get(key) or [] for column, key in apart}
+        nothing = {column: [] for column, _ in apart}
+        body = b"\n".join(orjson.dumps(row | relations.get(str(row["ID"]), nothing)) for row in rows)
         return Batch(body, batch.count, batch.read_at, batch.days, batch.progress)
 
 
@@ -183,16 +182,18 @@ class ChildReader(EntityReader):
         if not columns:
             return []
         modified = quote(next(m for m in ("DATE_MODIFY", "UPDATED_TIME") if m in columns))
-        landed = self._landed_since(parent) if bounds.since and not bounds.until else None
         either = ["1"] if bounds.since is None else []
         if bounds.since and not bounds.overlap:
             either.append(f"{modified} >= {{since:DateTime64(3)}}")
+        landed, mark = self._landed(parent) if bounds.since and not bounds.until else (None, None)
         if landed:
-            either.append(f"{LOADED_AT} >= toDateTime({{landed:DateTime64(3)}})")
+            # Of owners that were here before only changed ones are news: a second full load brings none.
+            news = f" AND {modified} >= {{mark:DateTime64(3)}}" if mark else ""
+            either.append(f"({LOADED_AT} >= toDateTime({{landed:DateTime64(3)}}){news})")
         if not either:
             return []
         until = f"{modified} < {{until:DateTime64(3)}}" if bounds.until else "1"
-        values = {"since": bounds.since, "until": bounds.until, "landed": landed}
+        values = {"since": bounds.since, "until": bounds.until, "landed": landed, "mark": mark}
         found = self.warehouse.query(
             f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL "
             f"WHERE ({' OR '.join(either)}) AND {until} AND {condition} ORDER BY toUInt64OrZero(ID)",
@@ -200,10 +201,15 @@ class ChildReader(EntityReader):
         )
         return [row[0] for row in found]
 
-    def _landed_since(self, parent: str) -> datetime | None:
-        """The earliest clock of the parent's loads that ended after the last complete load of this table
-        began."""
-        return self.warehouse.landed_since(f"{DATABASE}/{parent}", f"{DATABASE}/{self.entity.name}")
+    def _landed(self, parent: str) -> tuple[datetime | None, datetime | None]:
+        """(since when rows of the parent may be new here, since when they must have changed to be news)."""
+        own = f"{DATABASE}/{self.entity.name}"
+        found = self.warehouse.landed_since(f"{DATABASE}/{parent}", own)
+        if found is None:
+            return None, None
+        landed, complete = found
+        mark = self.warehouse.watermark(own)
+        return landed, mark - OVERLAP if complete and mark else None
 
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
         def retire(bounds: Bounds, source_time: datetime) -> None:

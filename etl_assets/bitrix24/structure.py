@@ -15,6 +15,7 @@ from resources.bitrix24.fields import PortalField, columns, parse_fields, univer
 from resources.clickhouse import Column, Table
 
 DATABASE = "bitrix24"
+HIDDEN = ("CONTACT_IDS", "COMPANY_IDS")  # what classic field lists name and classic list methods never give
 SAMPLE = 50  # newest rows that are compared between the classic and the universal method
 
 
@@ -22,13 +23,13 @@ SAMPLE = 50  # newest rows that are compared between the classic and the univers
 class Structure:
     """Fields of one entity with the names under which the chosen method answers them.
 
-    `universal`: rows come from `crm.item.list`. `contacts_apart`: the classic method is read, which never
-    gives CONTACT_IDS, so they are asked for by id.
+    `universal`: rows come from `crm.item.list`. `apart`: the classic method is read, which never gives these
+    lists of relations, so they are asked for by id; (column, its key in the answers of `crm.item.list`).
     """
 
     fields: tuple[PortalField, ...] = ()
     universal: bool = False
-    contacts_apart: bool = False
+    apart: tuple[tuple[str, str], ...] = ()
 
     def dump(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -36,7 +37,8 @@ class Structure:
     @classmethod
     def parse(cls, text: str) -> Structure:
         data = json.loads(text)
-        return cls(tuple(PortalField(**f) for f in data["fields"]), data["universal"], data["contacts_apart"])
+        apart = tuple((column, key) for column, key in data.get("apart", ()))
+        return cls(tuple(PortalField(**f) for f in data["fields"]), data["universal"], apart)
 
 
 Call = tuple[str, Mapping[str, Any]]
@@ -80,7 +82,8 @@ def describe(entity: Entity, answers: Sequence[Any]) -> Structure:
     fields = parse_fields(answers[0], upper=entity.universal)
     if not fields:
         raise dg.Failure(f"{entity.method}: the portal gave no field list", allow_retries=True)
-    if entity.universal or len(answers) < 4 or not _hidden_contacts(fields):
+    hidden = [f.name for f in fields if f.name in HIDDEN]
+    if entity.universal or len(answers) < 4 or not hidden:
         return Structure(tuple(fields), universal=entity.universal)
     if any(isinstance(a, CommandError) for a in answers[1:]):
         return Structure(tuple(fields))
@@ -89,16 +92,12 @@ def describe(entity: Entity, answers: Sequence[Any]) -> Structure:
     if _covers(fields, keys, _rows(answers[2]), _rows(items)):
         renamed = [replace(f, key=keys[f.name]) for f in fields if f.name in keys]
         return Structure(tuple(renamed), universal=True)
-    return Structure(tuple(fields), contacts_apart="CONTACT_IDS" in keys)
+    return Structure(tuple(fields), apart=tuple((n, keys[n]) for n in hidden if n in keys))
 
 
 def failure(entity: Entity, error: CommandError) -> dg.Failure:
     """The portal's refusal as the failure of this entity alone."""
     return dg.Failure(f"{entity.name}: {error.message}", allow_retries=error.retryable)
-
-
-def _hidden_contacts(fields: Iterable[PortalField]) -> bool:
-    return any(f.name == "CONTACT_IDS" for f in fields)
 
 
 def _rows(answer: Any) -> list[Mapping[str, Any]]:
@@ -114,7 +113,7 @@ def _covers(
     """Whether the universal rows hold every value that the classic rows hold.
 
     Every classic field needs a universal name, and wherever a classic row of the sample has a value the
-    universal one must have the key. One scan then gives everything, CONTACT_IDS too.
+    universal one must have the key. One scan then gives everything, lists of relations too.
     """
     if any(f.name not in keys for f in fields):
         return False
@@ -177,7 +176,7 @@ def list_call(entity: Entity, structure: Structure) -> ListCall:
     return ListCall(entity.method, {"select": ["*", "UF_*", *user_fields, *extra]}, modified=entity.modified)
 
 
-def contacts_call(entity: Entity) -> ListCall:
-    """The ids of all contacts of given rows, which the classic list method leaves out."""
-    params = {"entityTypeId": entity.entity_type_id, "select": ["id", "contactIds"]}
+def relations_call(entity: Entity, structure: Structure) -> ListCall:
+    """Lists of relations of given rows, which the classic list method leaves out."""
+    params = {"entityTypeId": entity.entity_type_id, "select": ["id", *(key for _, key in structure.apart)]}
     return ListCall("crm.item.list", params, cursor="id", id_key="id", items="items")
