@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,24 @@ from sandbox.bitrix24 import Portal, PortalConfig, serve
 ZONE = ZoneInfo("Europe/Moscow")
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-SMALL = {
-    "deals": 60,
-    "leads": 20,
-    "contacts": 40,
-    "companies": 20,
-    "quotes": 12,
-    "invoices": 12,
-    "process_items": 12,
-    "activities": 20,
-}
-"""Sizes of a portal with a few rows of everything."""
+
+
+def small_portal(**changes: Any) -> PortalConfig:
+    """A few rows of everything, no rate limit, a clock that stands still at the present."""
+    config = PortalConfig(
+        deals=60,
+        leads=20,
+        contacts=40,
+        companies=20,
+        quotes=12,
+        invoices=12,
+        process_items=12,
+        activities=20,
+        clock_start=int(time.time()),
+        clock_factor=0,
+        rate_limit=None,
+    )
+    return replace(config, **changes)
 
 
 def today() -> date:
@@ -130,7 +137,8 @@ class House:
     def forget(self) -> None:
         """Empty all tables and logs, as if nothing had been loaded."""
         tables = self.rows(
-            "SELECT database, name FROM system.tables WHERE database IN ('bitrix24', 'svod') AND engine LIKE '%MergeTree'"
+            "SELECT database, name FROM system.tables "
+            "WHERE database IN ('bitrix24', 'svod') AND engine LIKE '%MergeTree'"
         )
         for database, name in tables:
             self.warehouse.command(f"TRUNCATE TABLE {database}.`{name}`")
@@ -167,33 +175,39 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 @contextmanager
 def house(
-    folder: Path, config: PortalConfig | None = None, *, days: int = 6, **settings: Any
+    folder: Path, config: PortalConfig | None = None, *, days: int = 3, lasting: bool = False, **settings: Any
 ) -> Iterator[House]:
-    """A portal without a rate limit whose clock stands still, and everything that loads it.
+    """A portal and everything that loads it, in this process.
 
-    `days`: how many days there are before today's partition. `settings` become environment variables.
+    `days`: how many days there are before today's partition. `lasting`: Dagster keeps its history in the
+    folder, which is what keeps smart processes; otherwise in memory. `settings` become environment variables.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = config or PortalConfig(**SMALL, clock_start=int(time.time()), clock_factor=0, rate_limit=None)
     warehouse = WarehouseResource(url=f"chdb://{folder}/warehouse")
+    environment = {
+        "BITRIX24_START_DATE": day(days),
+        "SVOD_STATE_DIR": str(folder),
+        "CLICKHOUSE_URL": warehouse.url,
+    }
     with (
         pytest.MonkeyPatch.context() as patch,
-        serve(config) as portal,
-        dg.DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance,
+        serve(config or small_portal()) as portal,
+        dagster(folder, lasting) as instance,
     ):
-        environment = {
-            "BITRIX24_START_DATE": day(days),
-            "SVOD_STATE_DIR": str(folder),
-            "CLICKHOUSE_URL": warehouse.url,
-        }
-        patch.setattr(
-            "resources.clickhouse.engine.LINGER_S", 600
-        )  # nobody else wants the engine: it stays open
+        # nobody else wants the engine: it stays open
+        patch.setattr("resources.clickhouse.engine.LINGER_S", 600)
         for name, value in (environment | settings).items():
             patch.setenv(name, value if isinstance(value, str) else json.dumps(value))
-        portal_ = Bitrix24Resource(webhook_url=portal.webhook_url, bucket_capacity=0, state_dir=str(folder))
-        defs = build_defs({"bitrix24": portal_, "warehouse": warehouse})
+        bitrix24 = Bitrix24Resource(webhook_url=portal.webhook_url, bucket_capacity=0, state_dir=str(folder))
+        defs = build_defs({"bitrix24": bitrix24, "warehouse": warehouse})
         try:
-            yield House(portal, warehouse, portal_, instance, defs)
+            yield House(portal, warehouse, bitrix24, instance, defs)
         finally:
             Embedded.at(f"{folder}/warehouse").close()
+
+
+def dagster(folder: Path, lasting: bool) -> dg.DagsterInstance:
+    quiet = {"telemetry": {"enabled": False}}
+    if lasting:
+        return dg.DagsterInstance.local_temp(str(folder), overrides=quiet)
+    return dg.DagsterInstance.ephemeral(settings=quiet)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.bitrix24 import PortalConfig
-from tests.etl_assets.house import SMALL, ZONE, House, day, failures, house, key
+from tests.etl_assets.house import ZONE, House, day, failures, house, key, small_portal
 
 DAYS = 12
 ASSET = "bitrix24/crm_deal"
@@ -18,9 +17,7 @@ ASSET = "bitrix24/crm_deal"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A portal on which deals were created and changed on each of the last days."""
-    config = PortalConfig(
-        **SMALL, clock_start=int(time.time()) - DAYS * 24 * 3600, clock_factor=0, rate_limit=None
-    )
+    config = small_portal(clock_start=int(time.time()) - DAYS * 24 * 3600)
     with house(tmp_path_factory.mktemp("windows"), config, days=DAYS) as place:
         for _ in range(DAYS):
             place.portal.mutate(4)
