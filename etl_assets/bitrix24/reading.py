@@ -207,9 +207,8 @@ class ChildReader(EntityReader):
         found = self.warehouse.landed_since(f"{DATABASE}/{parent}", own)
         if found is None:
             return None, None
-        landed, complete = found
-        mark = self.warehouse.watermark(own)
-        return landed, mark - OVERLAP if complete and mark else None
+        landed, mark = found
+        return landed, mark - OVERLAP if mark else None
 
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
         def retire(bounds: Bounds, source_time: datetime) -> None:

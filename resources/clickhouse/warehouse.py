@@ -245,17 +245,21 @@ class WarehouseResource(dg.ConfigurableResource):
         found = self.query(f"SELECT asset, max(watermark) AS w FROM {SYSTEM}.load_log GROUP BY asset HAVING w IS NOT NULL")
         return {asset: at for asset, w in found if (at := _utc(w))}
 
-    def landed_since(self, asset: str, reader: str) -> datetime | None:
-        """The source's clock at the earliest load of `asset` that ended after `reader`'s last load up to the present began.
+    def landed_since(self, asset: str, reader: str) -> tuple[datetime, datetime | None] | None:
+        """What came into `asset` since `reader`'s last load up to the present began; None if nothing did.
 
-        Rows of `asset` read at or after it may not have been there for `reader`; None if nothing came since.
+        (the source's clock at the earliest such load, the watermark that `asset` had before). Rows read at or after that
+        clock may not have been there for `reader`; those that changed before that watermark were.
         """
         found = self.query(
-            f"SELECT min(source_time), count() FROM {SYSTEM}.load_log WHERE asset = {{a:String}} AND rows > 0 AND finished_at > "
-            f"(SELECT max(started_at) FROM {SYSTEM}.load_log WHERE asset = {{r:String}} AND watermark IS NOT NULL)",
+            f"WITH (SELECT max(started_at) FROM {SYSTEM}.load_log WHERE asset = {{r:String}} AND watermark IS NOT NULL) AS seen "
+            "SELECT minIf(source_time, rows > 0 AND finished_at > seen), countIf(rows > 0 AND finished_at > seen), "
+            "maxIf(watermark, finished_at <= seen) "
+            f"FROM {SYSTEM}.load_log WHERE asset = {{a:String}}",
             {"a": asset, "r": reader},
         )
-        return _utc(found[0][0]) if found[0][1] else None
+        landed, loads, mark = found[0]
+        return (_utc(landed) or datetime.now(UTC), _utc(mark)) if loads else None
 
     def unfinished(self, asset: str, window: str) -> Unfinished | None:
         """The load of this window that was begun lately and never finished."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from etl_assets.bitrix24.entities import ENTITIES
-from tests.etl_assets.house import House, failures, house, key, small_portal
+from tests.etl_assets.house import House, failures, house, small_portal
 
 OBJECTS: dict[str, str | int] = {
     "crm_deal": "deal",
