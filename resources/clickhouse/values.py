@@ -25,7 +25,7 @@ _BACKSLASH = ord("\\")
 
 def whole_characters(body: bytes) -> bytes:
     r"""JSON text in which a lone half of a surrogate pair, which is no character, is the plain text `\ud800`."""
-    if b"\\ud" not in body and b"\\uD" not in body:
+    if b"\\" not in body or (b"\\ud" not in body and b"\\uD" not in body):
         return body
     # What follows an escaped backslash only looks like one: then the exact way decides.
     if not any(m[1] or body[m.start() - 1] == _BACKSLASH for m in _SURROGATES.finditer(body)):
@@ -84,33 +84,29 @@ def _yes_no(v: str, zone: str) -> str:
 
 
 # A source that keeps dates in its site's locale sends these instead of ISO 8601; the order of trial is the spec's.
-_YEAR = "(19|2[0-2])[0-9]{2}"
-_MONTH = "(0[1-9]|1[0-2])"
-_DAY = "(0[1-9]|[12][0-9]|3[01])"
-_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?"
-_ISO = f"'^{_YEAR}-{_MONTH}-{_DAY}([T ]{_CLOCK}([+-][0-9]{{2}}(:?[0-9]{{2}})?|Z)?)?$'"
-_RU = f"'^{_DAY}[.]{_MONTH}[.]{_YEAR}( {_CLOCK})?$'"
-_US = f"'^{_MONTH}/{_DAY}/{_YEAR}( {_CLOCK}|( (0[1-9]|1[0-2]):[0-5][0-9](:[0-5][0-9])? [AaPp][Mm]))?$'"
+_YEAR = "(?:19|2[0-2])[0-9]{2}"
+_MONTH = "(?:0[1-9]|1[0-2])"
+_DAY = "(?:0[1-9]|[12][0-9]|3[01])"
+_CLOCK = "(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.][0-9]+)?)?"
+_HALF_DAY = "(?:0[1-9]|1[0-2]):[0-5][0-9](?::[0-5][0-9])? [AaPp][Mm]"
+_ISO = f"'^{_YEAR}-{_MONTH}-{_DAY}(?:[T ]{_CLOCK}(?:[+-][0-9]{{2}}(?::?[0-9]{{2}})?|Z)?)?$'"
+_RU = f"'^({_DAY})[.]({_MONTH})[.]({_YEAR})( {_CLOCK})?$', '\\\\3-\\\\2-\\\\1\\\\4'"
+_US = f"'^({_MONTH})/({_DAY})/({_YEAR})( {_CLOCK}| {_HALF_DAY})?$', '\\\\3-\\\\1-\\\\2\\\\4'"
 
 
-def _iso(v: str, rest: str) -> str:
-    """SQL: the date of any of the three spellings as ISO, with `rest` (SQL) behind it; '' for another text."""
-    return (
-        f"multiIf(match({v}, {_ISO}), concat(substring({v}, 1, 10), {rest}), "
-        f"match({v}, {_RU}), concat(substring({v}, 7, 4), '-', substring({v}, 4, 2), '-', substring({v}, 1, 2), {rest}), "
-        f"match({v}, {_US}), concat(substring({v}, 7, 4), '-', substring({v}, 1, 2), '-', substring({v}, 4, 2), {rest}), '')"
-    )
+def _iso(v: str) -> str:
+    """SQL: a date in any of the three spellings as the engine's parser reads it; NULL for another text."""
+    other = f"nullIf(replaceRegexpOne(replaceRegexpOne({v}, {_RU}), {_US}), {v})"
+    return f"multiIf(match({v}, {_ISO}), {v}, empty({v}), NULL, {other})"
 
 
 def _instant(v: str, zone: str) -> str:
-    text = _iso(v, f"if(length({v}) = 10, ' 00:00:00', substring({v}, 11))")
-    return f"CAST(parseDateTime64BestEffortOrNull({text}, 3, '{zone}'), 'Nullable(DateTime64(3, \\'UTC\\'))')"
+    return f"CAST(parseDateTime64BestEffortOrNull({_iso(v)}, 3, '{zone}'), 'Nullable(DateTime64(3, \\'UTC\\'))')"
 
 
 def _calendar_date(v: str, zone: str) -> str:
     # Only the literal date is right: the same day comes as midnight UTC and as local midnight, so no zone may be applied.
-    day = _iso(v, "' 00:00:00'")
-    return f"parseDateTime64BestEffortOrNull({day}, 3, 'UTC')"
+    return f"parseDateTime64BestEffortOrNull(substring({_iso(v)}, 1, 10), 3, 'UTC')"
 
 
 def _unix_seconds(v: str, zone: str) -> str:
