@@ -61,8 +61,9 @@ def main() -> int:
             stats = portal.get("stats")
             seconds_of[name] = seconds
             print(
-                f"     {name}: {rows:,} of {DEALS:,} rows, {seconds:.1f} s = {seconds / FLOOR:.2f} x the floor of "
-                f"{FLOOR:.0f} s, {stats['http_requests']} requests, {stats['rejected_503']} refused",
+                f"     {name}: {rows:,} of {DEALS:,} rows, {seconds:.1f} s = {seconds / FLOOR:.2f} x "
+                f"the floor of {FLOOR:.0f} s, {stats['http_requests']} requests, "
+                f"{stats['rejected_503']} refused",
                 flush=True,
             )
             if name == "svod":

@@ -6,6 +6,7 @@ a portal with 0.3 s of latency. API time is the portal's own: the seconds that i
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from benchmarks.common import ROOT, Sandbox, folder, sandbox, verdict
+from etl_assets.bitrix24.assets import FEED_TAG
 from resources.postgres import EmbeddedPostgres
 
 
@@ -39,13 +41,18 @@ def tick(portal: Sandbox, path: Path, settings: dict[str, str]) -> tuple[float, 
     """(wall seconds, API seconds, HTTP requests) of one run."""
     portal.control("reset-stats")
     today = f"{datetime.now(ZoneInfo('Europe/Moscow')):%Y-%m-%d}"
+    tags = json.dumps({FEED_TAG: "true", "dagster/partition": today})
+    program = str(Path(sys.executable).with_name("dagster"))
     command = [
-        str(Path(sys.executable).with_name("dg")),
-        "launch",
-        "--job",
+        program,
+        "job",
+        "execute",
+        "-m",
+        "etl_assets.definitions",
+        "-j",
         "bitrix24_change_feed",
-        "--partition",
-        today,
+        "--tags",
+        tags,
     ]
     began = time.monotonic()
     subprocess.run(command, cwd=path / "project", env=settings, check=True, capture_output=True, text=True)

@@ -61,7 +61,6 @@ def _scheduled(
         selection=(dg.AssetSelection.tag("svod/cron", cron_tag(cron)) & dg.AssetSelection.groups(DATABASE))
         - dg.AssetSelection.checks(*build_checks()),
         executor_def=dg.in_process_executor,
-        tags={FEED_TAG: "true"},
         description=f"Bitrix24 tables that are refreshed by `{cron}`: what has changed since the last load.",
     )
     partitions = daily(settings.start_date, settings.zone)

@@ -1,7 +1,7 @@
 """Bitrix24 assets: one an entity of the table, all made by one factory."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -146,7 +146,7 @@ def load_entity(
     wanted = Bounds(*window_of(context)) if entity.modified else Bounds()
     if feed and entity.modified:
         wanted = feed_bounds(warehouse, context.asset_key.to_user_string())
-    facts = _facts(context, bitrix24, warehouse, feed=feed)
+    facts = _facts(context, bitrix24, warehouse, wanted, feed=feed)
     facts.learn([entity], Window(wanted.since, wanted.until))
     reader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
     table = table_of(entity, reader.structure, settings.zone, settings.types.get(entity.name, {}))
@@ -167,39 +167,53 @@ _run_facts: dict[str, RunFacts] = {}  # of the one run that this process is work
 
 
 def _facts(
-    context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource, *, feed: bool
+    context: dg.AssetExecutionContext,
+    bitrix24: Bitrix24Resource,
+    warehouse: WarehouseResource,
+    wanted: Bounds,
+    *,
+    feed: bool,
 ) -> RunFacts:
     """The run's facts.
 
-    A tick of the change feed asks for all of its entities at once: that is what keeps it short.
+    Where one process does the whole run, all of its entities are asked for at once: that keeps a tick short.
     """
     facts = _run_facts.get(context.run.run_id)
     if facts is None:
         _run_facts.clear()
         facts = _run_facts[context.run.run_id] = RunFacts(bitrix24.client, warehouse, cached=feed)
-        if feed:
-            _prefetch(context, facts, warehouse)
+        chosen = [
+            e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified
+        ]
+        if len(chosen) > 1 and context.job_def.executor_def.name == dg.in_process_executor.name:
+            _prefetch(context, facts, warehouse, chosen, None if feed else wanted)
     return facts
 
 
-def _prefetch(context: dg.AssetExecutionContext, facts: RunFacts, warehouse: WarehouseResource) -> None:
-    """Field lists and opening pages of every entity of the run, in two or three requests."""
-    entities = [
-        e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified
-    ]
+def _prefetch(
+    context: dg.AssetExecutionContext,
+    facts: RunFacts,
+    warehouse: WarehouseResource,
+    entities: Sequence[Entity],
+    window: Bounds | None,
+) -> None:
+    """Field lists and opening pages of all entities, in two or three requests.
+
+    Without `window`, from the watermarks.
+    """
     facts.learn(entities)
     marks = warehouse.watermarks()
     asks = {}
     for entity in entities:
-        mark = marks.get(asset_key(entity).to_user_string())
-        if mark is None or entity.owner:
-            continue
+        bounds = window or feed_bounds_from(marks.get(asset_key(entity).to_user_string()))
+        if entity.owner or bounds.since is None:
+            continue  # children are read by owner; a full load has a request of its own
         try:
             reader: EntityReader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
         except dg.Failure:
             continue  # its own step says so
-        window = Window(feed_bounds_from(mark).since)
-        asks.update({f"{entity.name} {i}": (call, window) for i, call in enumerate(reader.calls())})
+        calls = enumerate(reader.calls())
+        asks.update({f"{entity.name} {i}": (call, Window(bounds.since, bounds.until)) for i, call in calls})
     facts.client.prefetch(asks)
 
 
