@@ -17,6 +17,10 @@ from resources.postgres import EmbeddedPostgres
 
 MARK = "workspace.yaml"
 SANDBOX_PORT = 8024
+SANDBOX_LIMITS = {
+    "BITRIX24_RATE_CAPACITY": "250",
+    "BITRIX24_RATE_PER_SECOND": "5",
+}  # as on the largest tariff
 SANDBOX_WEBHOOK = f"http://127.0.0.1:{SANDBOX_PORT}/rest/1/sandbox0secret/"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -44,6 +48,9 @@ def enter() -> Path:
     folder = root()
     os.chdir(folder)
     os.environ.update({name: value for name, value in dotenv_values(folder / ".env").items() if value})
+    if sandbox_port():
+        for name, value in SANDBOX_LIMITS.items():
+            os.environ.setdefault(name, value)
     return folder
 
 

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import typer
 from rich.text import Text
 
-from cli.project import embedded_postgres, fail, out, sandbox_port
+from cli.project import SANDBOX_LIMITS, embedded_postgres, fail, out, sandbox_port
 from resources.postgres import PostgresError, database_url, require_answer
 
 STOP_S = 20.0  # Dagster waits for its code servers, they for the runs they were asked to stop
@@ -222,6 +222,7 @@ def start_sandbox(services: Services, port: int, deals: int) -> bool:
         "--deals",
         str(deals),
     ]
+    command += ["--rate", "/".join(SANDBOX_LIMITS.values()), "--operating", "absent"]
     services.start("sandbox", command)
     services.wait_until(f"http://127.0.0.1:{port}/stats", "The sandbox portal")
     return True

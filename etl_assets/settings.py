@@ -11,6 +11,7 @@ import dagster as dg
 from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.loading import local_zone
 from resources.bitrix24 import Bitrix24Resource
+from resources.bitrix24.fields import OVERRIDES
 from resources.clickhouse import WarehouseResource
 
 
@@ -55,8 +56,22 @@ def bitrix24_settings() -> Bitrix24Settings:
         start_date=text("BITRIX24_START_DATE", "2020-01-01"),
         zone=zone,
         crons=mapping("BITRIX24_SCHEDULES"),
-        types=mapping("BITRIX24_TYPES"),
+        types=_types(mapping("BITRIX24_TYPES")),
     )
+
+
+def _types(chosen: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """Types of single columns; a dagster.Failure that names the one that does not exist."""
+    for entity, columns in chosen.items():
+        for column, type_ in columns.items() if isinstance(columns, dict) else ():
+            if type_ not in OVERRIDES:
+                raise dg.Failure(
+                    f"BITRIX24_TYPES: {entity}.{column} must be one of {', '.join(OVERRIDES)}.",
+                    allow_retries=False,
+                )
+        if not isinstance(columns, dict):
+            raise dg.Failure(f"BITRIX24_TYPES: {entity} must be an object of columns.", allow_retries=False)
+    return chosen
 
 
 def bitrix24_resource(webhook_url: str | None = None) -> Bitrix24Resource:
