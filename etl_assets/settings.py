@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
 
 from etl_assets.bitrix24.assets import Bitrix24Settings
+from etl_assets.bitrix24.entities import ENTITIES
 from etl_assets.loading import local_zone
 from resources.bitrix24 import Bitrix24Resource
 from resources.bitrix24.fields import OVERRIDES
@@ -53,16 +56,50 @@ def bitrix24_settings() -> Bitrix24Settings:
     zone = text("BITRIX24_TIMEZONE", "Europe/Moscow")
     local_zone(zone)
     return Bitrix24Settings(
-        start_date=text("BITRIX24_START_DATE", "2020-01-01"),
+        start_date=_past_day("BITRIX24_START_DATE", "2020-01-01"),
         zone=zone,
-        crons=mapping("BITRIX24_SCHEDULES"),
+        crons=_crons(mapping("BITRIX24_SCHEDULES")),
         types=_types(mapping("BITRIX24_TYPES")),
     )
+
+
+def _past_day(name: str, default: str) -> str:
+    value = text(name, default)
+    try:
+        day = datetime.strptime(value, "%Y-%m-%d").date()
+    except ValueError:
+        raise dg.Failure(f"{name} must be a day such as {default}.", allow_retries=False) from None
+    if day > date.today():
+        raise dg.Failure(f"{name} lies in the future.", allow_retries=False)
+    return str(day)
+
+
+_NAMES = frozenset(e.name for e in ENTITIES)
+
+
+def _known(setting: str, entity: str) -> None:
+    if entity not in _NAMES and not re.fullmatch(r"crm_dynamic_items(_\d+)?", entity):
+        raise dg.Failure(f"{setting}: there is no entity {entity}.", allow_retries=False)
+
+
+def _crons(chosen: Mapping[str, Any]) -> Mapping[str, str]:
+    """Crons of entities, an empty one for none; a dagster.Failure that names the one that is no cron."""
+    for entity, cron in chosen.items():
+        _known("BITRIX24_SCHEDULES", entity)
+        try:
+            if cron != "":  # Dagster has no other public way to ask
+                dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=str(cron))
+        except dg.DagsterError:
+            raise dg.Failure(
+                f"BITRIX24_SCHEDULES: {cron!r} is no cron of {entity}.", allow_retries=False
+            ) from None
+    return chosen
 
 
 def _types(chosen: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
     """Types of single columns; a dagster.Failure that names the one that does not exist."""
     for entity, columns in chosen.items():
+        _known("BITRIX24_TYPES", entity)
         for column, type_ in columns.items() if isinstance(columns, dict) else ():
             if type_ not in OVERRIDES:
                 raise dg.Failure(

@@ -45,9 +45,12 @@ class Bitrix24Settings:
     types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def cron(self, entity: Entity) -> str:
-        """The entity's cron; smart processes may be overridden together as crm_dynamic_items."""
+        """The entity's cron, empty if the clock does not load it.
+
+        Smart processes may be overridden together as crm_dynamic_items.
+        """
         family = re.sub(r"_\d+$", "", entity.name)
-        return self.crons.get(entity.name) or self.crons.get(family) or entity.cron
+        return self.crons.get(entity.name, self.crons.get(family, entity.cron))
 
 
 def asset_key(entity: Entity) -> dg.AssetKey:
@@ -64,6 +67,7 @@ def cron_tag(cron: str) -> str:
 def description(entity: Entity, settings: Bitrix24Settings) -> str:
     """What the asset page says: meaning, grain, key, freshness, source."""
     cron = settings.cron(entity)
+    fresh = f"`{cron}`" if cron else "loaded by hand only"
     if entity.modified:
         kind = (
             "its owner changed"
@@ -76,7 +80,7 @@ def description(entity: Entity, settings: Bitrix24Settings) -> str:
     return (
         f"{entity.about}\n\n**Grain** one row per {', '.join(entity.key)}; the row read last wins, "
         f"and `bi.{entity.name}` shows it.  \n"
-        f"{how}  \n**Freshness** `{cron}`.  \n**Source** `{entity.method}`"
+        f"{how}  \n**Freshness** {fresh}.  \n**Source** `{entity.method}`"
         + (f", fields from `{entity.fields_method}`" if entity.fields_method else "")
         + "."
     )
@@ -113,7 +117,7 @@ def build_asset(
         retry_policy=dg.RetryPolicy(
             max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
         ),
-        freshness_policy=None if entity.archived else _freshness(cron),
+        freshness_policy=_freshness(cron) if cron and not entity.archived else None,
     )
     def _asset(
         context: dg.AssetExecutionContext, bitrix24: Bitrix24Resource, warehouse: WarehouseResource
