@@ -48,10 +48,15 @@ def enter() -> Path:
     folder = root()
     os.chdir(folder)
     os.environ.update({name: value for name, value in dotenv_values(folder / ".env").items() if value})
+    _take_sandbox_limits()
+    return folder
+
+
+def _take_sandbox_limits() -> None:
+    """What the sandbox allows, unless the user chose limits."""
     if sandbox_port():
         for name, value in SANDBOX_LIMITS.items():
             os.environ.setdefault(name, value)
-    return folder
 
 
 def embedded_postgres(folder: Path) -> EmbeddedPostgres:
@@ -102,6 +107,7 @@ def ensure_local(folder: Path) -> list[str]:
         home.mkdir(exist_ok=True)
         (home / "dagster.yaml").symlink_to(Path("..") / "dagster.yaml")
     os.environ.update(missing)
+    _take_sandbox_limits()
     return list(missing)
 
 
