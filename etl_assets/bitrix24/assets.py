@@ -189,7 +189,7 @@ def _facts(
         chosen = [
             e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified
         ]
-        if len(chosen) > 1 and context.job_def.executor_def.name == dg.in_process_executor.name:
+        if len(chosen) > 1 and context.job_def.executor_def.name.endswith("in_process"):
             _prefetch(context, facts, warehouse, chosen, None if feed else wanted)
     return facts
 
