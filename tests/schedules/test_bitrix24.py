@@ -30,7 +30,7 @@ def defs(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def schedules(defs: dg.Definitions) -> dict[str, dg.ScheduleDefinition]:
-    return {s.name: s for s in defs.resolve_all_job_defs() and defs.get_repository_def().schedule_defs}
+    return {s.name: s for s in defs.get_repository_def().schedule_defs}
 
 
 def assets_of(defs: dg.Definitions, job: str) -> set[str]:
