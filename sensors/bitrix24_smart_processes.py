@@ -60,15 +60,14 @@ def refresh_state() -> None:
     try:
         answer = requests.post(f"{url}/graphql", json=payload, timeout=180)
         result = answer.json()["data"]["refreshComponentState"]
+        kind = result["__typename"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise TransientSourceError(
             f"The webserver could not be asked to refresh the smart processes ({type(error).__name__}): "
             "set DAGSTER_WEBSERVER_URL, or run `dg utils refresh-defs-state` and reload the location."
         ) from None
-    if result["__typename"] not in ("RefreshComponentStateSuccess", "RefreshComponentStateAccepted"):
-        raise TransientSourceError(
-            f"Refreshing the smart processes failed: {result.get('message', result['__typename'])}"
-        )
+    if kind not in ("RefreshComponentStateSuccess", "RefreshComponentStateAccepted"):
+        raise TransientSourceError(f"Refreshing the smart processes failed: {result.get('message', kind)}")
 
 
 @dg.sensor(
