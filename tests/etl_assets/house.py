@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -19,7 +19,7 @@ import pytest
 from etl_assets.bitrix24.assets import FEED_TAG
 from etl_assets.bitrix24.smart_processes import SmartProcesses
 from etl_assets.definitions import PROJECT, build_defs
-from etl_assets.settings import bitrix24_settings
+from etl_assets.settings import bitrix24_resource, bitrix24_settings
 from resources.bitrix24 import Bitrix24Resource
 from resources.clickhouse import WarehouseResource
 from resources.clickhouse.engine import Embedded
@@ -72,17 +72,13 @@ class House:
     instance: dg.DagsterInstance
     defs: dg.Definitions
 
-    @property
-    def resources(self) -> dict[str, Any]:
-        return {"bitrix24": self.bitrix24, "warehouse": self.warehouse}
-
     def run(
         self,
         *names: str,
         days: tuple[str, str] | None = None,
         feed: bool = False,
         checks: bool = False,
-        tags: Mapping[str, str] | None = None,
+        quiet: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Materialize assets in one run, of the partitions `days` (inclusive) or today's."""
         first, last = days or (day(0), day(0))
@@ -95,11 +91,9 @@ class House:
             if checks
             else {c for k in keys for c in graph.get_check_keys_for_assets({k}) if c.name in OWN}
         )
-        tagged = (
-            {RANGE_START: first, RANGE_END: last} | ({FEED_TAG: "true"} if feed else {}) | dict(tags or {})
-        )
+        tagged = {RANGE_START: first, RANGE_END: last} | ({FEED_TAG: "true"} if feed else {})
         return job.get_subset(asset_selection=keys, asset_check_selection=asked).execute_in_process(
-            instance=self.instance, tags=tagged, run_config=QUIET, raise_on_error=False
+            instance=self.instance, tags=tagged, run_config=QUIET if quiet else None, raise_on_error=False
         )
 
     def load(self, *names: str, **options: Any) -> dg.ExecuteInProcessResult:
@@ -147,7 +141,7 @@ class House:
         """Let the component read the portal, and build the definitions anew."""
         component = SmartProcesses(settings=bitrix24_settings, portal=lambda: self.bitrix24)
         asyncio.run(component.refresh_state(PROJECT))
-        self.defs = build_defs(self.resources)
+        self.defs = build_defs()
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Plain metadata of the newest materialization."""
@@ -186,6 +180,7 @@ def house(
     warehouse = WarehouseResource(url=f"chdb://{folder}/warehouse")
     environment = {
         "BITRIX24_START_DATE": day(days),
+        "BITRIX24_RATE_CAPACITY": "0",
         "SVOD_STATE_DIR": str(folder),
         "CLICKHOUSE_URL": warehouse.url,
     }
@@ -198,10 +193,9 @@ def house(
         patch.setattr("resources.clickhouse.engine.LINGER_S", 600)
         for name, value in (environment | settings).items():
             patch.setenv(name, value if isinstance(value, str) else json.dumps(value))
-        bitrix24 = Bitrix24Resource(webhook_url=portal.webhook_url, bucket_capacity=0, state_dir=str(folder))
-        defs = build_defs({"bitrix24": bitrix24, "warehouse": warehouse})
+        patch.setenv("BITRIX24_WEBHOOK_URL", portal.webhook_url)
         try:
-            yield House(portal, warehouse, bitrix24, instance, defs)
+            yield House(portal, warehouse, bitrix24_resource(), instance, build_defs())
         finally:
             Embedded.at(f"{folder}/warehouse").close()
 

@@ -18,7 +18,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def products(place: House, deal: int) -> list[int]:
-    sql = "SELECT toInt64(id) AS i FROM bi.crm_productrow WHERE ownerType = 'D' AND ownerId = {d:String} ORDER BY i"
+    where = "ownerType = 'D' AND ownerId = {d:String}"
+    sql = f"SELECT toInt64(id) AS i FROM bi.crm_productrow WHERE {where} ORDER BY i"
     return [r[0] for r in place.rows(sql, d=str(deal))]
 
 
