@@ -32,6 +32,7 @@ def load_deals(client: Bitrix24Client, warehouse: WarehouseResource) -> dict[str
     Returns rows, seconds, requests and seconds waited.
     """
     began, before = time.monotonic(), client.stats.snapshot()
+    warehouse.warm_up()
     facts = RunFacts(client, warehouse, cached=False)
     facts.learn([DEALS], Window())
     reader = READERS[DEALS.strategy](DEALS, facts, warehouse, print)

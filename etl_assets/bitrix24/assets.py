@@ -146,6 +146,7 @@ def load_entity(
         raise PermanentSourceError(
             f"{entity.name}: the smart process no longer exists on the portal; its table is kept as it is."
         )
+    warehouse.warm_up()
     feed = FEED_TAG in context.run.tags
     wanted = Bounds(*window_of(context)) if entity.modified else Bounds()
     if feed and entity.modified:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
@@ -30,6 +31,9 @@ class Server:
 
     embedded = False
     blank = False
+
+    def warm_up(self) -> None:
+        """Nothing: a connection is quick."""
 
     def __init__(self, url: str, ca_bundle: str | None) -> None:
         self._url = urlsplit(url)
@@ -66,15 +70,18 @@ class Server:
         except Exception as error:
             raise explain(error, f"connecting to {self._url.hostname}") from None
         if isinstance(client, HttpClient):
-            client.http_retries = 0  # the transport would send the rest of a body again, as if it were the whole
+            client.http_retries = (
+                0  # the transport would send the rest of a body again, as if it were the whole
+            )
         return client
 
 
 class Embedded:
     """ClickHouse inside this process, in one directory.
 
-    The engine admits one process a directory, so an inter-process lock is held from opening to closing. It is closed as
-    soon as nobody writes or reads for `LINGER_S`: a load that waits for its source leaves the warehouse to others.
+    The engine admits one process a directory, so an inter-process lock is held from opening to closing. It
+    is closed as soon as nobody writes or reads for `LINGER_S`: a load that waits for its source leaves the
+    warehouse to others.
     """
 
     embedded = True
@@ -89,7 +96,10 @@ class Embedded:
 
     @classmethod
     def at(cls, path: str) -> Embedded:
-        """The engine of a directory; the same object for the whole process, since chdb is process-wide too."""
+        """The engine of a directory.
+
+        The same object for the whole process, since chdb is process-wide too.
+        """
         resolved = str(Path(path).resolve())
         with cls._registry:
             return cls._by_path.setdefault(resolved, cls(resolved))
@@ -101,6 +111,15 @@ class Embedded:
         self._client: Client | None = None
         self._lock = FileLock(f"{path}.lock", thread_local=False)
         self._timer: threading.Timer | None = None
+
+    def warm_up(self) -> None:
+        """Load and open the engine in the background: the first time takes most of a second."""
+        if self._client is None:
+            threading.Thread(target=self._try, name="warehouse-warm-up", daemon=True).start()
+
+    def _try(self) -> None:
+        with suppress(WarehouseError), self.session():
+            pass
 
     @contextmanager
     def session(self) -> Iterator[Client]:
@@ -132,6 +151,7 @@ class Embedded:
             ) from None
         except OSError as error:
             raise explain(error, f"opening the embedded warehouse {self._path}") from None
+        _hold_little_memory()
         try:
             self._client = clickhouse_connect.get_client(interface="chdb", path=self._path)
         except Exception as error:
@@ -151,6 +171,15 @@ class Embedded:
                 self._lock.release()
 
 
+def _hold_little_memory() -> None:
+    """Let glibc give back the pages of answers and inserts at once (mallopt: M_MMAP_THRESHOLD,
+    M_ARENA_MAX)."""
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 128 * 1024)
+        libc.mallopt(-8, 2)
+
+
 def engine_for(url: str, ca_bundle: str | None) -> Server | Embedded:
     """The engine that CLICKHOUSE_URL names.
 
@@ -160,7 +189,9 @@ def engine_for(url: str, ca_bundle: str | None) -> Server | Embedded:
     if scheme == "chdb":
         path = url.removeprefix("chdb://")
         if not path.startswith("/"):
-            raise WarehouseError("CLICKHOUSE_URL: chdb needs an absolute path, as in chdb:///var/lib/svod/warehouse")
+            raise WarehouseError(
+                "CLICKHOUSE_URL: chdb needs an absolute path, as in chdb:///var/lib/svod/warehouse"
+            )
         return Embedded.at(path)
     if scheme in ("http", "https") and _has_address(url):
         return Server(url, ca_bundle)

@@ -29,7 +29,9 @@ _READ_ONLY = ("Read-only file system", "Permission denied", "READONLY")
 class WarehouseError(dg.Failure):
     """The warehouse cannot do what was asked. `retry` tells whether another attempt may succeed."""
 
-    def __init__(self, description: str, *, retry: bool = False, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, description: str, *, retry: bool = False, metadata: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(description=redact(description), metadata=metadata, allow_retries=retry)
 
 
@@ -45,16 +47,25 @@ def explain(error: BaseException, doing: str) -> WarehouseError:
     if code in _PERMANENT:
         return WarehouseError(f"While {doing}: {_PERMANENT[code]} (ClickHouse error {code}).")
     if any(mark in text for mark in _READ_ONLY):
-        return WarehouseError(f"While {doing}: the warehouse cannot be written to (read-only, or no permission).")
+        return WarehouseError(
+            f"While {doing}: the warehouse cannot be written to (read-only, or no permission)."
+        )
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | FileNotFoundError):
-        return WarehouseError(f"While {doing}: {error.strerror}: {error.filename}. Correct the path in CLICKHOUSE_URL.")
+        return WarehouseError(
+            f"While {doing}: {error.strerror}: {error.filename}. Correct the path in CLICKHOUSE_URL."
+        )
     if "certificate" in text.lower():
         return WarehouseError(
             f"While {doing}: the TLS certificate of ClickHouse is not trusted; for a private CA set CLICKHOUSE_CA_BUNDLE."
         )
     if code:
-        return WarehouseError(f"While {doing}: ClickHouse error {code}: {_first_line(text)}", retry=code in (159, 209, 210, 241, 252))
-    return WarehouseError(f"While {doing}: ClickHouse did not answer ({type(error).__name__}: {_first_line(text)})", retry=True)
+        return WarehouseError(
+            f"While {doing}: ClickHouse error {code}: {_first_line(text)}",
+            retry=code in (159, 209, 210, 241, 252),
+        )
+    return WarehouseError(
+        f"While {doing}: ClickHouse did not answer ({type(error).__name__}: {_first_line(text)})", retry=True
+    )
 
 
 def _first_line(text: str) -> str:

@@ -1,4 +1,5 @@
-"""What a table is: one object from which DDL, the typing of values and the column list in the UI are all made."""
+"""What a table is: one object from which DDL, the typing of values and the column list in the UI are all
+made."""
 
 from __future__ import annotations
 
@@ -28,10 +29,11 @@ def literal(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name here, the key of the source's record that it is read from, and how that text is read.
+    """One column: its name here, the key of the source's record that it is read from, and how that text is
+    read.
 
-    `multiple` gives `Array(Nullable(T))`, where every empty value is `[]`. `context` columns are the same for a whole
-    load and are named in the load, not in the records (an entity type, say).
+    `multiple` gives `Array(Nullable(T))`, where every empty value is `[]`. `context` columns are the same
+    for a whole load and are named in the load, not in the records (an entity type, say).
     """
 
     name: str
@@ -81,9 +83,10 @@ class Column:
 class Table:
     """A raw table: name, columns, key and the way that rows are written.
 
-    `upsert` and `snapshot` tables are ReplacingMergeTree(dt_inserted): the row that was READ last wins, whichever was
-    written last. With `tombstones` a row can be taken away again (`is_deleted`). `zone` is the source's own zone, for
-    values that carry none. `day` is the SQL of a row's day, of type Date: the partition of a `replace_window` table.
+    `upsert` and `snapshot` tables are ReplacingMergeTree(dt_inserted): the row that was READ last wins,
+    whichever was written last. With `tombstones` a row can be taken away again (`is_deleted`). `zone` is
+    the source's own zone, for values that carry none. `day` is the SQL of a row's day, of type Date: the
+    partition of a `replace_window` table.
     """
 
     database: str
@@ -101,7 +104,9 @@ class Table:
         names = [c.name for c in self.columns]
         own = [LOADED_AT, DELETED] if self.tombstones else [LOADED_AT]
         if twice := sorted(n for n, times in Counter([*names, *own]).items() if times > 1):
-            raise ValueError(f"{self.full_name}: the column names {twice} stand twice, counting the loader's own {own}")
+            raise ValueError(
+                f"{self.full_name}: the column names {twice} stand twice, counting the loader's own {own}"
+            )
         if (self.mode == "replace_window") != (self.day is not None):
             raise ValueError(f"{self.full_name}: replace_window tables, and only they, have a day")
         missing = set(self.key) - set(names)
@@ -125,18 +130,28 @@ class Table:
             rows.append((DELETED, "UInt8", "1: the source no longer has the row"))
         return rows
 
-    def create_sql(self, *, stage: str | None = None, engine: str, cluster: str = "") -> str:
-        """The DDL of the table, or of its `stage`, which also has the columns that the source no longer gives."""
+    def create_sql(
+        self, *, stage: str | None = None, engine: str, cluster: str = "", frugal: bool = False
+    ) -> str:
+        """The DDL of the table, or of its `stage`, which also has the columns that the source no longer
+        gives.
+
+        `frugal` tables are merged column by column: slower, with a fraction of the memory.
+        """
         columns = ",\n  ".join(
             f"{quote(n)} {t}" + (f" COMMENT {literal(c)}" if c else "") for n, t, c in self.definitions()
         )
         order = ", ".join(quote(k) for k in self.key)
         partition = f" PARTITION BY {self.day}" if self.day else ""
-        head = f"{quote(self.database)}.{quote(stage)}{cluster} AS {self.sql_name}" if stage else f"{self.sql_name}{cluster} (\n  {columns}\n)"
+        head = f"{self.sql_name}{cluster} (\n  {columns}\n)"
+        if stage:
+            head = f"{quote(self.database)}.{quote(stage)}{cluster} AS {self.sql_name}"
+        settings = "min_columns_to_activate_adaptive_write_buffer = 1"
+        if frugal:
+            settings += ", vertical_merge_algorithm_min_rows_to_activate = 1"
         return (
             f"CREATE TABLE IF NOT EXISTS {head} ENGINE = {engine}{partition} ORDER BY ({order})"
-            f" SETTINGS min_columns_to_activate_adaptive_write_buffer = 1"
-            + (f" COMMENT {literal(self.comment)}" if self.comment else "")
+            f" SETTINGS {settings}" + (f" COMMENT {literal(self.comment)}" if self.comment else "")
         )
 
     def inlet_columns(self) -> list[str]:
@@ -145,7 +160,9 @@ class Table:
 
     def fingerprint(self) -> str:
         """Changes when the inlet must: another column, kind, zone or key."""
-        parts: Iterable[str] = (f"{c!r}" for c in (*self.definitions(), *self._readings(), self.key, self.tombstones))
+        parts: Iterable[str] = (
+            f"{c!r}" for c in (*self.definitions(), *self._readings(), self.key, self.tombstones)
+        )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
     def _readings(self) -> list[tuple[str, str]]:
@@ -160,7 +177,8 @@ class Table:
         return f"SELECT {chosen} FROM {inlet} SETTINGS prefer_column_name_to_alias = 1"
 
     def misfits_sql(self, inlet: str) -> str:
-        """Rows with at least one value that does not fit: the raw row, the columns and what was expected of each."""
+        """Rows with at least one value that does not fit: the raw row, the columns and what was expected
+        of each."""
         tests = [
             f"if({test}, {literal(f'{c.name}: not {_article(c.kind.type)}')}, '')"
             for c in self.columns
@@ -179,10 +197,9 @@ class Table:
 
 def _unmarked(row: str) -> str:
     """SQL: a row as JSON with plain `false`, as a value and inside of the JSON text of an object."""
-    value, nested = FALSE_MARK.replace("\x1d", "\\u001D"), r'\"\\u001dfalse\"'
+    value, nested = FALSE_MARK.replace("\x1d", "\\u001D"), r"\"\\u001dfalse\""
     return f"replaceAll(replaceAll({row}, {literal(value)}, 'false'), {literal(nested)}, 'false')"
 
 
 def _article(type_: str) -> str:
     return ("an " if type_[0] in "AEIOU" else "a ") + type_
-

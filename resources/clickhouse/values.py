@@ -1,12 +1,12 @@
 """How a source's text becomes a typed value: one SQL expression a kind.
 
-Every value of a record reaches ClickHouse as text (the inlet's columns are all `String`), so that typing and
-normalising run vectorised in the engine instead of cell by cell in Python. In that text `''` stands for a value that is
-absent, `null` or empty, and `FALSE_MARK` for a JSON `false`, which Bitrix24 sends both for "no" and for "empty" and which
-must not be mistaken for the word "false".
+Every value of a record reaches ClickHouse as text (the inlet's columns are all `String`), so that typing
+and normalising run vectorised in the engine instead of cell by cell in Python. In that text `''` stands for
+a value that is absent, `null` or empty, and `FALSE_MARK` for a JSON `false`, which Bitrix24 sends both for
+"no" and for "empty" and which must not be mistaken for the word "false".
 
-A kind returns SQL that yields NULL for "no value" and for "does not fit"; `absent` tells the two apart, and what does not
-fit goes to `svod.rejected_rows`.
+A kind returns SQL that yields NULL for "no value" and for "does not fit"; `absent` tells the two apart, and
+what does not fit goes to `svod.rejected_rows`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _BACKSLASH = ord("\\")
 
 
 def whole_characters(body: bytes) -> bytes:
-    r"""JSON text in which a lone half of a surrogate pair, which is no character, is the plain text `\ud800`."""
+    r"""JSON text in which a lone half of a surrogate pair, which is no character, is the plain text
+    `\ud800`."""
     if b"\\" not in body or (b"\\ud" not in body and b"\\uD" not in body):
         return body
     # What follows an escaped backslash only looks like one: then the exact way decides.
@@ -37,8 +38,9 @@ def whole_characters(body: bytes) -> bytes:
 class Kind:
     """A way to read text: the ClickHouse type that it gives and the SQL that reads it.
 
-    `sql(value, zone)` takes a SQL expression of type String and the source's time zone. `loose` kinds accept every text,
-    so nothing of them is ever rejected. `blank(value)` is the SQL condition that a text, though not empty, says "no value".
+    `sql(value, zone)` takes a SQL expression of type String and the source's time zone. `loose` kinds
+    accept every text, so nothing of them is ever rejected. `blank(value)` is the SQL condition that a text,
+    though not empty, says "no value".
     """
 
     name: str
@@ -49,7 +51,10 @@ class Kind:
 
 
 def absent(value: str) -> str:
-    """SQL condition: the source says that there is no value. PHP writes an empty map, and any empty value, as [] or {}."""
+    """SQL condition: the source says that there is no value.
+
+    PHP writes an empty map, and any empty value, as [] or {}.
+    """
     return f"{value} IN ('', {_FALSE}, '[]', '{{}}')"
 
 
@@ -78,9 +83,7 @@ def _sum(v: str, zone: str) -> str:
 
 
 def _yes_no(v: str, zone: str) -> str:
-    return (
-        f"multiIf({v} IN ('Y', 'y', '1', 'true'), 'Y', {v} IN ('N', 'n', '0', 'false', {_FALSE}), 'N', CAST(NULL, 'Nullable(String)'))"
-    )
+    return f"multiIf({v} IN ('Y', 'y', '1', 'true'), 'Y', {v} IN ('N', 'n', '0', 'false', {_FALSE}), 'N', CAST(NULL, 'Nullable(String)'))"
 
 
 # A source that keeps dates in its site's locale sends these instead of ISO 8601; the order of trial is the spec's.
@@ -101,7 +104,9 @@ def _iso(v: str) -> str:
 
 
 def _instant(v: str, zone: str) -> str:
-    return f"CAST(parseDateTime64BestEffortOrNull({_iso(v)}, 3, '{zone}'), 'Nullable(DateTime64(3, \\'UTC\\'))')"
+    return (
+        f"CAST(parseDateTime64BestEffortOrNull({_iso(v)}, 3, '{zone}'), 'Nullable(DateTime64(3, \\'UTC\\'))')"
+    )
 
 
 def _calendar_date(v: str, zone: str) -> str:
@@ -117,7 +122,10 @@ def _unix_seconds(v: str, zone: str) -> str:
 
 
 def _composite(v: str) -> str:
-    """SQL: an object or a list. The client marks every `false` that is a value; a nested one is plain again."""
+    """SQL: an object or a list.
+
+    The client marks every `false` that is a value; a nested one is plain again.
+    """
     return rf"replaceAll({v}, '\"\\u001dfalse\"', 'false')"
 
 
@@ -137,7 +145,10 @@ def _object_key(*keys: str) -> Callable[[str, str], str]:
 
     def sql(v: str, zone: str) -> str:
         raw = [f"JSONExtractRaw({_composite(v)}, '{k}')" for k in keys]
-        found = [f"{r} NOT IN ('', 'null', 'false', '\"\"'), JSONExtractString({_composite(v)}, '{k}')" for r, k in zip(raw, keys, strict=True)]
+        found = [
+            f"{r} NOT IN ('', 'null', 'false', '\"\"'), JSONExtractString({_composite(v)}, '{k}')"
+            for r, k in zip(raw, keys, strict=True)
+        ]
         return f"if(startsWith({v}, '{{'), multiIf({', '.join(found)}, NULL), {_text(v, zone)})"
 
     return sql
@@ -170,7 +181,10 @@ JSON = Kind("json", "String", _json, loose=True)
 FILE_ID = Kind("file_id", "String", _object_key("id", "ID", "fileId"))
 MULTIFIELD_VALUE = Kind("multifield_value", "String", _object_key("VALUE", "value"), loose=True)
 MONEY_AMOUNT = Kind(
-    "money_amount", "Decimal(18, 2)", lambda v, zone: _sum(_amount(v), zone), blank=lambda v: f"empty({_amount(v)})"
+    "money_amount",
+    "Decimal(18, 2)",
+    lambda v, zone: _sum(_amount(v), zone),
+    blank=lambda v: f"empty({_amount(v)})",
 )
 MONEY_CURRENCY = Kind("money_currency", "String", _currency, loose=True)
 
@@ -198,17 +212,17 @@ KINDS = {
 def elements(value: str) -> str:
     """SQL Array(String) of a multiple value, each element as text.
 
-    A multiple field comes as a list, as an object with numeric keys (PHP keeps the gaps that removed elements left; key
-    order counts), as a bare scalar, or as any of the empties.
+    A multiple field comes as a list, as an object with numeric keys (PHP keeps the gaps that removed
+    elements left; key order counts), as a bare scalar, or as any of the empties.
     """
     json = _composite(value)
     from_list = f"JSONExtractArrayRaw({json})"
-    from_map = f"arrayMap(p -> p.2, arraySort(p -> (toUInt64OrZero(p.1), p.1), JSONExtractKeysAndValuesRaw({json})))"
+    from_map = (
+        f"arrayMap(p -> p.2, arraySort(p -> (toUInt64OrZero(p.1), p.1), JSONExtractKeysAndValuesRaw({json})))"
+    )
     raw = (
         f"multiIf({absent(value)}, emptyArrayString(), NOT match({value}, '^[\\\\[{{]') OR NOT isValidJSON({json}), "
         f"[toJSONString({value})], startsWith({value}, '['), {from_list}, "
         f"match({value}, '^[{{]\\\\s*\"[0-9]+\"'), {from_map}, [{json}])"
     )
-    return (
-        f"arrayMap(e -> multiIf(startsWith(e, '\"'), JSONExtractString(e), e = 'null', '', e = 'false', {_FALSE}, e), {raw})"
-    )
+    return f"arrayMap(e -> multiIf(startsWith(e, '\"'), JSONExtractString(e), e = 'null', '', e = 'false', {_FALSE}, e), {raw})"

@@ -1,9 +1,10 @@
 """The warehouse: make a table fit, load records into it, remember how far a source has been read.
 
-A load is one object: `with warehouse.load(table, asset=...) as load: load.add(...); load.finish(...)`. Records arrive as
-JSON text and are inserted into an inlet, a `Null` table of `String` columns with two materialized views: one types every
-value into the table, one keeps what does not fit in `svod.rejected_rows`. So one insert is one pass in the engine, for a
-server and for the embedded engine alike, and Python never touches a cell.
+A load is one object: `with warehouse.load(table, asset=...) as load: load.add(...); load.finish(...)`.
+Records arrive as JSON text and are inserted into an inlet, a `Null` table of `String` columns with two
+materialized views: one types every value into the table, one keeps what does not fit in
+`svod.rejected_rows`. So one insert is one pass in the engine, for a server and for the embedded engine
+alike, and Python never touches a cell.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ READ_SETTINGS = {
 INSERT_ATTEMPTS = 4
 PAUSE_S = 0.5  # before the second attempt; doubled before each further one
 FLUSH_AFTER_S = 1.0  # a slow source should not leave its last rows, and its progress, waiting for more
-PURGE_EVERY = 1  # inserts; the embedded engine's allocator gives memory back to the system only when asked
 RESUME_WITHIN_DAYS = 7
 STAGE_LIFE = timedelta(days=2)  # longer than any load that fills one
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,16 +114,23 @@ class LoadResult:
 class WarehouseResource(dg.ConfigurableResource):
     """One ClickHouse warehouse: a server, or the embedded engine in a directory."""
 
-    url: str = Field(description="CLICKHOUSE_URL: http[s]://user:password@host:port/database or chdb:///path", repr=False)
-    ca_bundle: str | None = Field(default=None, description="File with the CA certificates to trust, for https")
+    url: str = Field(
+        description="CLICKHOUSE_URL: http[s]://user:password@host:port/database or chdb:///path", repr=False
+    )
+    ca_bundle: str | None = Field(
+        default=None, description="File with the CA certificates to trust, for https"
+    )
     cluster: str | None = Field(default=None, description="Cluster for ON CLUSTER DDL and Replicated engines")
     insert_rows: int = Field(default=10_000, gt=0, description="Rows that are gathered before one insert")
     _ready: bool = PrivateAttr(default=False)
-    _inserts: int = PrivateAttr(default=0)
 
     @cached_property
     def engine(self) -> Server | Embedded:
         return engine_for(self.url, self.ca_bundle)
+
+    def warm_up(self) -> None:
+        """Begin to open the warehouse while the caller asks its source; a failure shows when it is used."""
+        self.engine.warm_up()
 
     @contextmanager
     def session(self, doing: str = "reading the warehouse") -> Iterator[Client]:
@@ -181,7 +188,10 @@ class WarehouseResource(dg.ConfigurableResource):
         return {name: (type_, comment) for name, type_, comment in found.result_rows}
 
     def plan(self, table: Table) -> tuple[Table, SchemaChange]:
-        """What `ensure` would change. A column whose type changed gets a successor `<name>__v2`, never a silent cast."""
+        """What `ensure` would change.
+
+        A column whose type changed gets a successor `<name>__v2`, never a silent cast.
+        """
         with self.session() as client:
             return _fit(table, self._columns(client, table))
 
@@ -195,11 +205,17 @@ class WarehouseResource(dg.ConfigurableResource):
             table, change = _fit(table, existing)
             if change.created:
                 client.command(f"CREATE DATABASE IF NOT EXISTS {quote(table.database)}{self._on_cluster}")
-                client.command(table.create_sql(engine=self._table_engine(table), cluster=self._on_cluster))
+                client.command(self._ddl(table))
             else:
                 self._add_columns(client, table, existing)
             viewed = self._ensure_view(client, table)
             return table, SchemaChange(change.created, change.added, change.retyped, viewed)
+
+    def _ddl(self, table: Table, stage: str | None = None) -> str:
+        engine = self._table_engine(table)
+        return table.create_sql(
+            stage=stage, engine=engine, cluster=self._on_cluster, frugal=self.engine.embedded
+        )
 
     def _table_engine(self, table: Table) -> str:
         version = [LOADED_AT, DELETED] if table.tombstones else [LOADED_AT]
@@ -216,7 +232,10 @@ class WarehouseResource(dg.ConfigurableResource):
             client.command(f"ALTER TABLE {table.sql_name}{self._on_cluster} {', '.join(parts)}")
 
     def _ensure_view(self, client: Client, table: Table) -> bool:
-        """`bi.<table>`: current rows only, without the loader's bookkeeping of deleted ones. True if it changed."""
+        """`bi.<table>`: current rows only, without the loader's bookkeeping of deleted ones.
+
+        True if it changed.
+        """
         wanted = [n for n in self._columns(client, table) if n != DELETED]
         view = f"{VIEWS}.{quote(table.name)}"
         seen = client.query(
@@ -236,20 +255,28 @@ class WarehouseResource(dg.ConfigurableResource):
     # Watermarks and progress
 
     def watermark(self, asset: str) -> datetime | None:
-        """Everything that changed at the source before this instant is in the warehouse; None before the first full load."""
-        found = self.query(f"SELECT max(watermark) FROM {SYSTEM}.load_log WHERE asset = {{a:String}}", {"a": asset})
+        """Everything that changed at the source before this instant is in the warehouse.
+
+        None before the first full load.
+        """
+        found = self.query(
+            f"SELECT max(watermark) FROM {SYSTEM}.load_log WHERE asset = {{a:String}}", {"a": asset}
+        )
         return _utc(found[0][0])
 
     def watermarks(self) -> dict[str, datetime]:
         """Asset -> watermark, of all assets that have one."""
-        found = self.query(f"SELECT asset, max(watermark) AS w FROM {SYSTEM}.load_log GROUP BY asset HAVING w IS NOT NULL")
+        found = self.query(
+            f"SELECT asset, max(watermark) AS w FROM {SYSTEM}.load_log GROUP BY asset HAVING w IS NOT NULL"
+        )
         return {asset: at for asset, w in found if (at := _utc(w))}
 
     def landed_since(self, asset: str, reader: str) -> tuple[datetime, datetime | None] | None:
         """What came into `asset` since `reader`'s last load up to the present began; None if nothing did.
 
-        (the source's clock at the earliest such load, the watermark that `asset` had before). Rows read at or after that
-        clock may not have been there for `reader`; those that changed before that watermark were.
+        (the source's clock at the earliest such load, the watermark that `asset` had before). Rows read at
+        or after that clock may not have been there for `reader`; those that changed before that watermark
+        were.
         """
         found = self.query(
             f"WITH (SELECT max(started_at) FROM {SYSTEM}.load_log WHERE asset = {{r:String}} AND watermark IS NOT NULL) AS seen "
@@ -273,9 +300,23 @@ class WarehouseResource(dg.ConfigurableResource):
         source_time = _utc(found[0][1])
         return Unfinished(found[0][0], source_time if source_time and source_time.year > 1971 else None)
 
-    def note_progress(self, asset: str, window: str, state: Literal["open", "done"], progress: str, source_time: datetime | None) -> None:
+    def note_progress(
+        self,
+        asset: str,
+        window: str,
+        state: Literal["open", "done"],
+        progress: str,
+        source_time: datetime | None,
+    ) -> None:
         with self.session("noting the progress of a load") as client:
-            row = [asset, window, state, progress, source_time or datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC)]
+            row = [
+                asset,
+                window,
+                state,
+                progress,
+                source_time or datetime(1970, 1, 1, tzinfo=UTC),
+                datetime.now(UTC),
+            ]
             names = ["asset", "window", "state", "progress", "source_time", "updated_at"]
             _repeat(
                 "noting the progress of a load",
@@ -294,7 +335,10 @@ class WarehouseResource(dg.ConfigurableResource):
     def notes(self, names: Sequence[str]) -> dict[str, tuple[str, datetime]]:
         """name -> (text, when it was noted), of those that exist."""
         sql = f"SELECT name, text, noted_at FROM {SYSTEM}.notes FINAL WHERE name IN {{n:Array(String)}}"
-        return {name: (text, _utc(at) or datetime.now(UTC)) for name, text, at in self.query(sql, {"n": list(names)})}
+        return {
+            name: (text, _utc(at) or datetime.now(UTC))
+            for name, text, at in self.query(sql, {"n": list(names)})
+        }
 
     # Loading
 
@@ -302,10 +346,13 @@ class WarehouseResource(dg.ConfigurableResource):
         """Begin a load. `table` comes from `ensure`."""
         return Load(self, table, asset, run_id)
 
-    def retire_children(self, table: Table, owner: str, owners: Sequence[str], before: datetime, where: Mapping[str, str]) -> None:
+    def retire_children(
+        self, table: Table, owner: str, owners: Sequence[str], before: datetime, where: Mapping[str, str]
+    ) -> None:
         """Mark rows of re-read parents as gone that the source did not list again.
 
-        Rows of `owners` (values of the column `owner`) whose `dt_inserted` is older than `before` get a tombstone.
+        Rows of `owners` (values of the column `owner`) whose `dt_inserted` is older than `before` get a
+        tombstone.
         """
         if not owners:
             return
@@ -332,7 +379,8 @@ class WarehouseResource(dg.ConfigurableResource):
             _repeat("writing the load log", lambda: client.command(sql, parameters=ticks))
 
     def insert_text(self, client: Client, target: str, body: bytes, comment: Mapping[str, Any]) -> None:
-        """One insert of JSON rows, repeated when the connection breaks: the same rows again change nothing."""
+        """One insert of JSON rows, repeated when the connection breaks: the same rows again change
+        nothing."""
         settings: dict[str, Any] = {**READ_SETTINGS, "log_comment": json.dumps(comment)}
         body, compression = whole_characters(body), None
         if not self.engine.embedded:
@@ -343,9 +391,8 @@ class WarehouseResource(dg.ConfigurableResource):
                 target, insert_block=body, fmt="JSONEachRow", settings=settings, compression=compression
             ),
         )
-        self._inserts += 1
-        if self.engine.embedded and self._inserts % PURGE_EVERY == 0:
-            client.command("SYSTEM JEMALLOC PURGE")
+        if self.engine.embedded:
+            client.command("SYSTEM JEMALLOC PURGE")  # the engine gives memory back only when asked
 
 
 class Load:
@@ -386,7 +433,10 @@ class Load:
         if self._stage is None:
             return
         # What went wrong in the block must not be hidden by a server that is gone.
-        with suppress(WarehouseError) if kind else nullcontext(), self.warehouse.session("clearing up") as client:
+        with (
+            suppress(WarehouseError) if kind else nullcontext(),
+            self.warehouse.session("clearing up") as client,
+        ):
             self._drop_stage(client)
 
     def add(
@@ -398,10 +448,12 @@ class Load:
         progress: tuple[str, str, datetime | None] | None = None,
         context: Mapping[str, str] | None = None,
     ) -> None:
-        """Take a batch of JSON objects; insert when enough are gathered. `context` holds the values of context columns.
+        """Take a batch of JSON objects; insert when enough are gathered. `context` holds the values of
+        context columns.
 
-        `read_at` is the source's clock when they were read: it becomes `dt_inserted`, so that of two overlapping loads
-        the row read last wins. `progress` = (window, progress, source time) is noted once these rows are in.
+        `read_at` is the source's clock when they were read: it becomes `dt_inserted`, so that of two
+        overlapping loads the row read last wins. `progress` = (window, progress, source time) is noted once
+        these rows are in.
         """
         if not count and progress is None:
             return
@@ -421,9 +473,15 @@ class Load:
     def flush(self) -> None:
         """Insert what is gathered, then note the progress."""
         if self._pending:
-            comment = {"load": self.load_id, "read_at": str(int((self._read_at or self._started).timestamp())), **self._context}
+            comment = {
+                "load": self.load_id,
+                "read_at": str(int((self._read_at or self._started).timestamp())),
+                **self._context,
+            }
             with self.warehouse.session(f"inserting into {self.table.full_name}") as client:
-                self.warehouse.insert_text(client, self._inlet or self._open_inlet(client), b"\n".join(self._pending), comment)
+                self.warehouse.insert_text(
+                    client, self._inlet or self._open_inlet(client), b"\n".join(self._pending), comment
+                )
             self.rows += self._pending_rows
             self._pending, self._pending_rows, self._read_at = [], 0, None
         if self._progress:
@@ -488,21 +546,29 @@ class Load:
         return self._inlet or ""
 
     def _make_inlet(self, client: Client) -> None:
-        """The Null table with its two views. Its name carries the table's fingerprint: it is never altered."""
+        """The Null table with its two views.
+
+        Its name carries the table's fingerprint: it is never altered.
+        """
         table, on_cluster = self.table, self.warehouse._on_cluster
         target, suffix = table.sql_name, table.fingerprint()
         if table.mode != "upsert":
             self._sweep(client)
             suffix = self.load_id
             self._stage = f"{table.name}__stage_{self.load_id}"
-            client.command(table.create_sql(stage=self._stage, engine=self.warehouse._table_engine(table), cluster=on_cluster))
+            client.command(self.warehouse._ddl(table, self._stage))
             target = self._stage_sql
-        names = [f"{SYSTEM}.{quote(f'{part}__{table.database}__{table.name}__{suffix}')}" for part in ("inlet", "typing", "misfits")]
+        names = [
+            f"{SYSTEM}.{quote(f'{part}__{table.database}__{table.name}__{suffix}')}"
+            for part in ("inlet", "typing", "misfits")
+        ]
         inlet, typing, misfits = names
         columns = ", ".join(f"{quote(s)} String" for s in table.inlet_columns())
         # IF NOT EXISTS on all three, in every process: when the last one returns, the inlet is whole whoever made it.
         client.command(f"CREATE TABLE IF NOT EXISTS {inlet}{on_cluster} ({columns}) ENGINE = Null")
-        client.command(f"CREATE MATERIALIZED VIEW IF NOT EXISTS {typing}{on_cluster} TO {target} AS {table.select_sql(inlet)}")
+        client.command(
+            f"CREATE MATERIALIZED VIEW IF NOT EXISTS {typing}{on_cluster} TO {target} AS {table.select_sql(inlet)}"
+        )
         client.command(
             f"CREATE MATERIALIZED VIEW IF NOT EXISTS {misfits}{on_cluster} TO {SYSTEM}.rejected_rows AS {table.misfits_sql(inlet)}"
         )
@@ -523,17 +589,28 @@ class Load:
             if table.mode == "snapshot":
                 client.command(f"EXCHANGE TABLES {table.sql_name} AND {self._stage_sql}{on_cluster}")
                 return
-            filled = {row[0] for row in client.query(f"SELECT DISTINCT {table.day} FROM {self._stage_sql}").result_rows}
+            filled = {
+                row[0]
+                for row in client.query(f"SELECT DISTINCT {table.day} FROM {self._stage_sql}").result_rows
+            }
             if stray := filled - set(days):
-                raise WarehouseError(f"{table.full_name}: rows of {sorted(stray)[:3]} came with a load of other days")
+                raise WarehouseError(
+                    f"{table.full_name}: rows of {sorted(stray)[:3]} came with a load of other days"
+                )
             for day in days:
-                what = f"REPLACE PARTITION ID '{day:%Y%m%d}' FROM {self._stage_sql}" if day in filled else f"DROP PARTITION ID '{day:%Y%m%d}'"
+                what = (
+                    f"REPLACE PARTITION ID '{day:%Y%m%d}' FROM {self._stage_sql}"
+                    if day in filled
+                    else f"DROP PARTITION ID '{day:%Y%m%d}'"
+                )
                 client.command(f"ALTER TABLE {table.sql_name}{on_cluster} {what}")
 
     def _sweep(self, client: Client) -> None:
         """Drop what killed loads of this table left behind; the stage of a younger one may be in use."""
         table, limit = self.table, f"{datetime.now(UTC) - STAGE_LIFE:%Y%m%dT%H%M%S}"
-        parts = [(SYSTEM, f"{part}__{table.database}__{table.name}__") for part in ("typing", "misfits", "inlet")]
+        parts = [
+            (SYSTEM, f"{part}__{table.database}__{table.name}__") for part in ("typing", "misfits", "inlet")
+        ]
         for database, prefix in [*parts, (table.database, f"{table.name}__stage_")]:
             found = client.query(
                 "SELECT name FROM system.tables WHERE database = {d:String} AND startsWith(name, {p:String})",
