@@ -30,6 +30,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DAYS = 8
+COLUMNS = """query($k: AssetKeyInput!) { assetOrError(assetKey: $k) { ... on Asset { definition { metadataEntries {
+  label ... on TableSchemaMetadataEntry { schema { columns { name } } } } } } } }"""
 PATIENCE_S = 240  # two cores, everything starting at once
 OFFERED = (
     "etl_assets",
@@ -239,11 +241,8 @@ def test_a_new_smart_process_appears_and_is_filled_without_a_restart(live: Live,
     (run, *_) = until(loaded, lambda: f"{live.runs()}\n{logs(live)}")
     assert [a["path"] for a in run["assetSelection"]] == [["bitrix24", name]]
     assert live.ids(name) == live.live(number)
-    schema = "query($k: AssetKeyInput!) { assetOrError(assetKey: $k) { ... on Asset { definition { metadataEntries {"
-    schema += " label ... on TableSchemaMetadataEntry { schema { columns { name } } } } } } } }"
-    entries = live.graphql(schema, k={"path": ["bitrix24", name]})["assetOrError"]["definition"][
-        "metadataEntries"
-    ]
+    found = live.graphql(COLUMNS, k={"path": ["bitrix24", name]})["assetOrError"]["definition"]
+    entries = found["metadataEntries"]
     (columns,) = [e["schema"]["columns"] for e in entries if e["label"] == "dagster/column_schema"]
     assert {c["name"] for c in columns} >= set(live.portal.table(number).fields)
 

@@ -18,7 +18,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield place
 
 
-def checked(place: House) -> dict[tuple[str, str], dg.AssetCheckResult]:
+def checked(place: House) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
     """(table, check) -> result, of the nightly job."""
     job = place.defs.resolve_job_def("bitrix24_checks")
     result = job.execute_in_process(instance=place.instance, run_config=QUIET)
