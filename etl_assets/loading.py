@@ -270,7 +270,7 @@ def report(
         "seconds_waited_for_limits": round(spent.waited_s, 3),
         "seconds_of_requests": round(spent.api_s, 3),
         "rows_per_second": round(result.rows / result.duration_s) if result.duration_s > 0 else 0,
-        "load": f"{loaded.kind} {loaded.bounds.key}" + (" (resumed)" if loaded.resumed else ""),
+        "load": f"{loaded.kind}{_window_text(loaded.bounds)}" + (" (resumed)" if loaded.resumed else ""),
         "source_time": dg.MetadataValue.timestamp(loaded.source_time),
     }
     if loaded.watermark:
@@ -291,6 +291,11 @@ def report(
             )
         )
     return dg.MaterializeResult(metadata=metadata, check_results=_checks(loaded))
+
+
+def _window_text(bounds: Bounds) -> str:
+    since, until = (f"{at:%Y-%m-%d %H:%M:%S %z}" if at else "…" for at in (bounds.since, bounds.until))
+    return "" if bounds.key == FULL else f" {since} – {until}"
 
 
 def _by_partition(
