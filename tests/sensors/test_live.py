@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DAYS = 8
-COLUMNS = """query($k: AssetKeyInput!) { assetOrError(assetKey: $k) { ... on Asset { definition { metadataEntries {
+COLUMNS = """query($k: AssetKeyInput!) { assetOrError(assetKey: $k) { ... on Asset { definition {
+  metadataEntries {
   label ... on TableSchemaMetadataEntry { schema { columns { name } } } } } } } }"""
 PATIENCE_S = 240  # two cores, everything starting at once
 OFFERED = (
