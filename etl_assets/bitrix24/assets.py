@@ -190,7 +190,7 @@ def _facts(
         chosen = [
             e for k in context.job_def.asset_layer.selected_asset_keys if (e := entity_of(k)) and e.modified
         ]
-        if len(chosen) > 1 and context.job_def.executor_def.name.endswith("in_process"):
+        if len(chosen) > 1 and "in_process" in context.job_def.executor_def.name:
             _prefetch(context, facts, warehouse, chosen, None if feed else wanted)
     return facts
 
