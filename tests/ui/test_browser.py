@@ -146,6 +146,7 @@ def test_the_catalogue_leads_to_an_asset_that_materializes(dagster: str, browser
     see(browser, "Thousands separator")
 
     click(browser, "Materialize")
+    see(browser, "Launched run")
     browser.get(f"{dagster}/runs")
     see(browser, "Success")
 
