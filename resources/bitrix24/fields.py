@@ -25,6 +25,7 @@ from resources.clickhouse.values import (
     MONEY_AMOUNT,
     MONEY_CURRENCY,
     MULTIFIELD_VALUE,
+    RELATION,
     TEXT,
     UNIX_SECONDS,
     YES_NO,
@@ -43,10 +44,12 @@ _KINDS: dict[str, Kind] = {
         (
             *("string", "text", "char", "enumeration", "enum", "array", "url", "address", "location"),
             *("user", "employee", "crm", "iblock_element", "iblock_section", "hlblock", "resourcebooking"),
-            *("crm_status", "crm_currency", "crm_category", "crm_lead", "crm_deal", "crm_contact"),
-            *("crm_company", "crm_quote", "crm_entity", "crm_dynamic_type"),
+            *("crm_status", "crm_currency", "crm_category", "crm_dynamic_type"),
         ),
         TEXT,
+    ),
+    **dict.fromkeys(
+        ("crm_lead", "crm_deal", "crm_contact", "crm_company", "crm_quote", "crm_entity"), RELATION
     ),
     "crm_multifield": MULTIFIELD_VALUE,
 }

@@ -62,6 +62,11 @@ def _text(v: str, zone: str) -> str:
     return f"if({absent(v)}, NULL, {v})"
 
 
+def _relation(v: str, zone: str) -> str:
+    # Zero is how an id says that there is no other record.
+    return f"if({absent(v)} OR {v} = '0', NULL, {v})"
+
+
 def _integer(v: str, zone: str) -> str:
     # "1.0000" is how some numeric fields spell a whole number; one with an exponent does not fit.
     return f"toInt64OrNull(if(position({v}, '.') > 0, replaceRegexpOne({v}, '^([+-]?[0-9]+)[.]0*$', '\\\\1'), {v}))"
@@ -168,6 +173,7 @@ def zero_date(v: str) -> str:
 
 
 TEXT = Kind("text", "String", _text, loose=True)
+RELATION = Kind("relation", "String", _relation, loose=True)
 INTEGER = Kind("integer", "Int64", _integer)
 FLOAT32 = Kind("float32", "Float32", _finite("toFloat32OrNull"))
 FLOAT64 = Kind("float64", "Float64", _finite("toFloat64OrNull"))
@@ -192,6 +198,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         TEXT,
+        RELATION,
         INTEGER,
         FLOAT32,
         FLOAT64,

@@ -94,8 +94,6 @@ def compared(
                 continue
             count += 1
             here = found[number][names.index(name)]
-            if value is None and name.endswith("_ID"):  # classic methods say 0 where there is no relation
-                here = None if here == "0" else here
             if not same(here, typed(types[name], value)):
                 wrong.append(f"{number}.{name} {types[name]}: {here!r}, on the portal {value!r}")
     return count, wrong

@@ -243,6 +243,7 @@ def _read(kind: str, text: str, zone: ZoneInfo) -> Any:
         return zoned[kind](text, zone)
     readers: dict[str, Callable[[str], Any]] = {
         "text": lambda t: t,
+        "relation": lambda t: None if t == "0" else t,
         "integer": integer,
         "float32": floating(3.4028235e38),
         "float64": floating(1.7976931348623157e308),
