@@ -19,7 +19,7 @@ from etl_assets.bitrix24.entities import OBJECTS
 from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.reading import READERS
 from etl_assets.bitrix24.structure import table_of
-from etl_assets.loading import Bounds
+from etl_assets.loading import Bounds, begin
 from resources.bitrix24 import Bitrix24Client, Window
 from resources.clickhouse import WarehouseResource
 
@@ -36,9 +36,10 @@ def load_deals(client: Bitrix24Client, warehouse: WarehouseResource) -> dict[str
     facts = RunFacts(client, warehouse, cached=False)
     facts.learn([DEALS], Window())
     reader = READERS[DEALS.strategy](DEALS, facts, warehouse, print)
+    batches = begin(reader, Bounds())
     table, _ = warehouse.ensure(table_of(DEALS, reader.structure, "Europe/Moscow", {}))
     with warehouse.load(table, asset="bitrix24/crm_deal") as load:
-        for batch in reader.read(Bounds(), None):
+        for batch in batches:
             progress = ("full", batch.progress, batch.read_at) if batch.progress else None
             load.add(batch.body, batch.count, batch.read_at, progress=progress)
         result = load.finish(kind="full", source_time=client.server_time())

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import chain, islice
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
@@ -133,6 +134,8 @@ def load_incremental(
     row is written.
     """
     asset = context.asset_key.to_user_string()
+    source_time = reader.clock()
+    early = begin(reader, wanted) if warehouse.engine.blank else None
     _, planned = warehouse.plan(table)
     if planned.added or planned.retyped:
         context.log.info("New columns %s: all rows are read again to fill them", ", ".join(planned.added))
@@ -143,13 +146,13 @@ def load_incremental(
     left = left or warehouse.unfinished(asset, bounds.key)
     resumed = bool(left and left.progress)
     began = time.monotonic()
-    source_time = reader.clock()
     first_time = left.source_time if left and resumed and left.source_time else source_time
     days: Counter[str] = Counter()
     noted = left is not None
     with warehouse.load(table, asset=asset, run_id=context.run.run_id) as load:
         for part in _parts(bounds, left.progress if left else None, resumed, first_time):
-            for batch in reader.read(*part):
+            batches = early if early and part == (wanted, None) else reader.read(*part)
+            for batch in batches:
                 progress = (
                     (bounds.key, batch.progress, first_time) if batch.progress and part[0] == bounds else None
                 )
@@ -176,6 +179,15 @@ def load_incremental(
     if noted:
         warehouse.note_progress(asset, bounds.key, "done", "", None)
     return Loaded(result, table, change, spent, days, bounds, kind, source_time, mark, resumed)
+
+
+def begin(reader: Reader, bounds: Bounds) -> Iterator[Batch]:
+    """Start reading, and give all batches: the source works while the warehouse is made ready.
+
+    Only for a warehouse without anything in it, where no unfinished load can change what is to be read.
+    """
+    batches = reader.read(bounds, None)
+    return chain(list(islice(batches, 2)), batches)
 
 
 def _parts(

@@ -159,6 +159,7 @@ def load_entity(
         loaded = load_incremental(context, warehouse, table, reader, wanted, reader.after(table))
     else:
         loaded = load_snapshot(context, warehouse, table, reader)
+    facts.keep()
     if reader.unknown_keys:
         context.log.warning(
             "Answers hold fields that the portal's field list does not name: %s",

@@ -28,6 +28,7 @@ class RunFacts:
         self._answers: dict[str, list[Any]] = {}
         self._structures: dict[str, Structure] = {}
         self._types: Any = None
+        self._unkept: dict[str, str] = {}
         self.prefetched = False
 
     def learn(self, entities: Iterable[Entity], window: Window | None = None) -> None:
@@ -76,8 +77,14 @@ class RunFacts:
                 self.learn([entity])
             found = describe(entity, self._answers[entity.name])
             self._structures[entity.name] = found
-            self._warehouse.note(_note(entity), found.dump())
+            self._unkept[_note(entity)] = found.dump()
         return self._structures[entity.name]
+
+    def keep(self) -> None:
+        """Note what was learned for later runs; learning itself should not wait for the warehouse."""
+        for name, text in self._unkept.items():
+            self._warehouse.note(name, text)
+        self._unkept.clear()
 
     def dynamic_types(self) -> dict[int, str]:
         """entityTypeId -> title of every smart process."""

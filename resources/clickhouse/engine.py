@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from resources.clickhouse.errors import WarehouseError, explain
 from resources.http import register_secret
 
-LINGER_S = 0.25  # an engine stays open between inserts that follow each other at once
+LINGER_S = 0.6  # an engine stays open between inserts that follow each other at once
 LOCK_TIMEOUT_S = 900
 
 
