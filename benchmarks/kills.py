@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 from benchmarks.common import ROOT, folder, verdict
@@ -31,20 +30,19 @@ def wrong_rows(portal: Portal, path: Path) -> int:
     warehouse = WarehouseResource(url=f"chdb://{path}/warehouse")
     with warehouse.session() as client:
         found = client.query("SELECT ID, TITLE, toString(OPPORTUNITY) FROM bi.crm_deal").result_rows
-    here = Counter(tuple(row) for row in found)
-    twice = sum(count - 1 for count in Counter(row[0] for row in found).values())
+    here = {(number, title, _plain(amount)) for number, title, amount in found}
+    twice = len(found) - len({number for number, _, _ in found})
     live = [
-        (str(row["ID"]), row["TITLE"] or None, f"{float(row['OPPORTUNITY']):.2f}")
+        (str(row["ID"]), row["TITLE"] or None, _plain(f"{float(row['OPPORTUNITY']):.2f}"))
         for row in portal.expected("deal")
     ]
     warehouse.engine.close()  # type: ignore[union-attr]
-    return twice + sum(
-        1 for row in live if (row[0], row[1], row[2].rstrip("0").rstrip(".")) not in _trimmed(here)
-    )
+    return twice + sum(row not in here for row in live)
 
 
-def _trimmed(rows: Counter[tuple[str, ...]]) -> set[tuple[str, str | None, str]]:
-    return {(i, t, o.rstrip("0").rstrip(".") if "." in o else o) for i, t, o in rows}
+def _plain(amount: str | None) -> str:
+    """`1.50` and `1.5` are one amount."""
+    return f"{float(amount or 0):.2f}"
 
 
 def main() -> int:
