@@ -335,7 +335,7 @@ class Bitrix24Client:
         try:
             saved = json.loads(resume)
             if saved["v"] == PROGRESS_VERSION and saved["f"] == fingerprint(scan.call, scan.window):
-                segments = [(int(lo), None if hi is None else int(hi)) for lo, hi in saved["todo"]]
+                segments = [(int(lo), None if hi is None else int(hi)) for lo, hi in saved["left"]]
                 sequential = scan.call.paging == "sequential"
                 return KeysetPlanner(
                     segments,
@@ -357,7 +357,7 @@ class Bitrix24Client:
             "f": fingerprint(scan.call, scan.window),
             "m": planner.mode,
             "d": round(planner.density, 6),
-            "todo": planner.remaining(),
+            "left": planner.remaining(),
         }
         return json.dumps(state, separators=(",", ":"))
 
