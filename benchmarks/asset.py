@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from etl_assets.bitrix24 import Bitrix24Settings, build_asset
-from etl_assets.bitrix24.assets import FEED_TAG
 from etl_assets.bitrix24.entities import OBJECTS
+from etl_assets.loading import FEED_TAG
 from resources.bitrix24 import Bitrix24Resource
 from resources.clickhouse import WarehouseResource
 

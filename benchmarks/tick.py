@@ -16,7 +16,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from benchmarks.common import ROOT, Sandbox, folder, sandbox, verdict
-from etl_assets.bitrix24.assets import FEED_TAG
+from etl_assets.loading import FEED_TAG
 from resources.postgres import EmbeddedPostgres
 
 

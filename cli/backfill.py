@@ -11,7 +11,7 @@ import dagster as dg
 from cli.load import Request, definitions
 from cli.project import enter, fail, out
 from cli.runs import follow
-from cli.services import Interrupted, postgres, sandbox, stop_signals
+from cli.services import Interrupted, local_systems, postgres, stop_signals
 
 
 def chunk_days(text: str) -> int:
@@ -36,7 +36,12 @@ def backfill(asset: str, first: str | None, last: str | None, chunk: str, force:
     except ValueError as error:
         raise fail(str(error)) from None
     try:
-        with stop_signals(), postgres(folder), sandbox(deals), dg.DagsterInstance.get() as instance:
+        with (
+            stop_signals(),
+            postgres(folder),
+            local_systems(deals, [asset.split("/")[0]]),
+            dg.DagsterInstance.get() as instance,
+        ):
             key = dg.AssetKey.from_user_string(asset)
             keys = _partition_keys(definitions(), key, first, last)
             done = set() if force else instance.get_materialized_partitions(key)

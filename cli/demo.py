@@ -1,4 +1,4 @@
-"""`svod demo`: load a portal once through Dagster and show what came, in one command."""
+"""`svod demo`: load the sources once through Dagster and show what came, in one command."""
 
 from __future__ import annotations
 
@@ -13,51 +13,69 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cli.load import Request, definitions
+from cli.local import SANDBOXES, Sandbox
 from cli.project import ensure_local, enter, fail, out
 from cli.query import warehouse
 from cli.runs import Outcome, follow
-from cli.services import Interrupted, postgres, sandbox, stop_signals
+from cli.services import Interrupted, local_systems, postgres, stop_signals
 
 LOADED = """SELECT asset, kind, rows, rejected, requests, duration_s FROM svod.load_log
 WHERE run_id = {run:String} ORDER BY finished_at"""
+SKIPPED = {"archived", "svod/by_hand"}  # tags of assets that only an explicit wish loads
 NEXT = """Look at it:  [bold]svod query "SELECT * FROM bi.crm_deal LIMIT 5"[/]
 Browse it:   [bold]make dev[/], then http://localhost:3000"""
 
 
-def demo(deals: int, group: str) -> None:
-    """Everything of one source into the warehouse: all of it the first time, what changed after that."""
+def demo(deals: int, source: str | None) -> None:
+    """Everything of a source, or of all, into the warehouse: the first time all of it, then what changed."""
     folder = enter()
     ensure_local(folder)
+    if source and source not in {s.source for s in SANDBOXES}:
+        raise fail(f"There is no source {source}: {', '.join(s.source for s in SANDBOXES)}.")
+    chosen = [s for s in SANDBOXES if s.source == source or (source is None and s.configured)]
     try:
-        with stop_signals(), postgres(folder), sandbox(deals):
-            outcome, run_id = _load(folder, group)
-            complete = _print_loaded(run_id, outcome)
+        with stop_signals(), postgres(folder), local_systems(deals, {s.source for s in chosen}):
+            complete = [_load(folder, each) for each in chosen]
     except Interrupted:
         raise fail(
             "Stopped. Run the command again: what is loaded stays, the rest goes on from there."
         ) from None
-    if not complete:
+    if not all(complete):
         raise fail("Not everything was loaded; the reasons are above.")
     out.print(NEXT)
 
 
-def _load(folder: Path, group: str) -> tuple[Outcome, str]:
-    with out.status("Asking the portal for its smart processes"):
-        _refresh_smart_processes(folder)
+def _load(folder: Path, source: Sandbox) -> bool:
+    """One run for each way in which the source's assets are partitioned."""
+    if source.source == "bitrix24":
+        with out.status("Asking the portal for its smart processes"):
+            _refresh_smart_processes(folder)
     with dg.DagsterInstance.get() as instance:
-        graph = definitions().resolve_asset_graph()
-        keys = sorted(dg.AssetSelection.groups(group).materializable().resolve(graph))
-        keys = [key for key in keys if "archived" not in graph.get(key).tags]
-        days = [
-            d
-            for key in keys
-            if isinstance(d := graph.get(key).partitions_def, dg.TimeWindowPartitionsDefinition)
+        complete = [
+            _print_loaded(
+                request.run_id, follow(request, instance, f"{source.source}, {len(request.assets)} assets")
+            )
+            for request in _requests(source)
         ]
-        today = days[0].get_last_partition_key() if days else None
-        if not keys or not today:
-            raise fail(f"There are no assets of the group {group}.")
-        request = Request(str(uuid.uuid4()), [key.to_user_string() for key in keys], today, today, feed=True)
-        return follow(request, instance, f"{len(keys)} assets"), request.run_id
+    return all(complete)
+
+
+def _requests(source: Sandbox) -> list[Request]:
+    graph = definitions().resolve_asset_graph()
+    runs: dict[dg.PartitionsDefinition[str] | None, list[str]] = {}
+    for key in sorted(dg.AssetSelection.groups(source.source).materializable().resolve(graph)):
+        node = graph.get(key)
+        if not SKIPPED & set(node.tags):
+            runs.setdefault(node.partitions_def, []).append(key.to_user_string())
+    windows = [d for d in runs if isinstance(d, dg.TimeWindowPartitionsDefinition)]
+    if not windows:
+        raise fail(f"There are no daily assets of the group {source.source}.")
+    runs[windows[0]] += runs.pop(None, [])
+    requests = []
+    for definition in windows:
+        days = definition.get_partition_keys()[-source.days :]
+        requests.append(Request(str(uuid.uuid4()), runs[definition], days[0], days[-1], feed=True))
+    return requests
 
 
 def _refresh_smart_processes(folder: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
-from cli.project import ensure_local, enter, fail, out, sandbox_port
-from cli.services import Interrupted, port_in_use, postgres, running, start_sandbox, stop_signals
+from cli.project import ensure_local, enter, fail, out
+from cli.services import Interrupted, port_in_use, postgres, running, start_local, stop_signals
 
 WORKSPACE = ["-w", "workspace.yaml"]
 
 
 def dev(port: int, deals: int) -> None:
-    """PostgreSQL and the sandbox where the settings name the local ones, webserver, daemon; until Ctrl-C."""
+    """Everything that the settings expect on this machine, the webserver and the daemon; until Ctrl-C."""
     folder = enter()
     ensure_local(folder)
     if port_in_use(port):
@@ -22,8 +22,7 @@ def dev(port: int, deals: int) -> None:
     with stop_signals():
         try:
             with postgres(folder), running(environ={"DAGSTER_WEBSERVER_URL": url}) as services:
-                if sandbox := sandbox_port():
-                    start_sandbox(services, sandbox, deals)
+                start_local(services, deals)
                 python = [sys.executable, "-m"]
                 services.start(
                     "webserver",

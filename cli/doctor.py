@@ -12,7 +12,8 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from rich.markup import escape
 
-from cli.project import MARK, enter, fail, out, sandbox_port
+from cli.local import sandbox_of
+from cli.project import MARK, enter, fail, out
 from cli.query import warehouse
 from resources.http import redact
 from resources.postgres import PostgresError, connect, database_url, require_answer
@@ -64,7 +65,7 @@ def _settings(folder: Path) -> Iterator[Finding]:
         yield False, f".env can be read by others, and it holds passwords: chmod 600 {path}"
     else:
         yield True, ".env is readable by its owner only"
-    from etl_assets.settings import bitrix24_settings
+    from etl_assets.bitrix24.settings import bitrix24_settings
 
     yield True, f"days of {bitrix24_settings().zone} from {bitrix24_settings().start_date}"
 
@@ -106,13 +107,13 @@ def _clickhouse() -> Iterator[Finding]:
 
 
 def _bitrix24() -> Iterator[Finding]:
-    from etl_assets.settings import bitrix24_resource
+    from etl_assets.bitrix24.settings import bitrix24_resource
     from resources.bitrix24 import preflight
 
     try:
         rows = preflight(bitrix24_resource().client)
     except dg.Failure as failure:
-        hint = " `make dev` runs the sandbox." if sandbox_port() else ""
+        hint = " `make dev` runs the sandbox." if sandbox_of("bitrix24").port else ""
         yield False, redact((failure.description or "no answer") + hint)
         return
     for row in rows:

@@ -44,7 +44,7 @@ def execute(request: Request) -> bool:
     """Run it here. False when a step failed."""
     tags = {RANGE_START: request.first, RANGE_END: request.last}
     if request.feed:
-        from etl_assets.bitrix24.assets import FEED_TAG
+        from etl_assets.loading import FEED_TAG
 
         tags[FEED_TAG] = "true"
     with dg.DagsterInstance.get() as instance:

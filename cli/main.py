@@ -76,12 +76,14 @@ def query(
 @app.command()
 def demo(
     deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
-    group: Annotated[str, typer.Option(help="Group of assets to load.")] = "bitrix24",
+    source: Annotated[
+        str | None, typer.Option(help="One source only; all that are set up by default.")
+    ] = None,
 ) -> None:
-    """Load a whole source into the warehouse through Dagster; run again, only what changed."""
+    """Load the sources into the warehouse through Dagster; run again, only what changed."""
     from cli.demo import demo as run
 
-    run(deals, group)
+    run(deals, source)
 
 
 @app.command()

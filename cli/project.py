@@ -7,22 +7,15 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import typer
 from dotenv import dotenv_values
 from rich.console import Console
 
-from resources.postgres import EmbeddedPostgres
+from cli import local
+from resources.postgres import OPERATIONS, EmbeddedPostgres
 
 MARK = "workspace.yaml"
-SANDBOX_PORT = 8024
-SANDBOX_LIMITS = {
-    "BITRIX24_RATE_CAPACITY": "250",
-    "BITRIX24_RATE_PER_SECOND": "5",
-}  # as on the largest tariff
-SANDBOX_WEBHOOK = f"http://127.0.0.1:{SANDBOX_PORT}/rest/1/sandbox0secret/"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a pipe has no width of its own
 err = Console(stderr=True)
@@ -48,39 +41,21 @@ def enter() -> Path:
     folder = root()
     os.chdir(folder)
     os.environ.update({name: value for name, value in dotenv_values(folder / ".env").items() if value})
-    _take_sandbox_limits()
+    local.take_defaults()
     return folder
-
-
-def _take_sandbox_limits() -> None:
-    """What the sandbox allows, unless the user chose limits."""
-    if sandbox_port():
-        for name, value in SANDBOX_LIMITS.items():
-            os.environ.setdefault(name, value)
 
 
 def embedded_postgres(folder: Path) -> EmbeddedPostgres:
     return EmbeddedPostgres(folder / ".data" / "postgres")
 
 
-def sandbox_port() -> int | None:
-    """The port of the loopback sandbox when `BITRIX24_WEBHOOK_URL` leads to it, None for a real portal."""
-    url = urlsplit(os.environ.get("BITRIX24_WEBHOOK_URL", ""))
-    if (
-        url.scheme == "http"
-        and url.hostname in LOOPBACK
-        and url.path.rstrip("/") == urlsplit(SANDBOX_WEBHOOK).path.rstrip("/")
-    ):
-        return url.port or 80
-    return None
-
-
 def local_settings(folder: Path) -> dict[str, str]:
     """What an empty setting becomes on one machine without servers."""
     return {
-        "BITRIX24_WEBHOOK_URL": SANDBOX_WEBHOOK,
+        **local.local_settings(),
         "CLICKHOUSE_URL": f"chdb://{folder / '.data' / 'warehouse'}",
         "DAGSTER_POSTGRES_URL": embedded_postgres(folder).url,
+        "SVOD_POSTGRES_URL": embedded_postgres(folder).url_of(OPERATIONS),
         "DAGSTER_HOME": str(folder / ".dagster_home"),
         "SVOD_STATE_DIR": str(folder / ".data"),
     }
@@ -107,7 +82,7 @@ def ensure_local(folder: Path) -> list[str]:
         home.mkdir(exist_ok=True)
         (home / "dagster.yaml").symlink_to(Path("..") / "dagster.yaml")
     os.environ.update(missing)
-    _take_sandbox_limits()
+    local.take_defaults()
     return list(missing)
 
 

@@ -6,22 +6,23 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import typer
 from rich.text import Text
 
-from cli.project import SANDBOX_LIMITS, embedded_postgres, fail, out, sandbox_port
+from cli.local import SANDBOXES, SERVICES
+from cli.project import embedded_postgres, fail, out
 from resources.postgres import PostgresError, database_url, require_answer
 
 STOP_S = 20.0  # Dagster waits for its code servers, they for the runs they were asked to stop
@@ -179,17 +180,16 @@ def quiet(keep: int = 20) -> tuple[Show, list[str]]:
 
 
 @contextmanager
-def sandbox(deals: int) -> Iterator[None]:
-    """The sandbox portal, if the settings lead to it and it does not run yet."""
+def local_systems(deals: int, sources: Container[str] | None = None) -> Iterator[None]:
+    """What the settings expect on this machine and does not run yet: of these sources, or of all."""
     show, lines = quiet()
     with running(show) as services:
-        if port := sandbox_port():
-            try:
-                with out.status("Starting the sandbox portal"):
-                    start_sandbox(services, port, deals)
-            except typer.Exit:
-                out.print(*lines, sep="\n", markup=False)
-                raise
+        try:
+            with out.status("Starting the sandbox"):
+                start_local(services, deals, sources, demo=True)
+        except typer.Exit:
+            out.print(*lines, sep="\n", markup=False)
+            raise
         yield
 
 
@@ -203,34 +203,41 @@ def port_in_use(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def start_sandbox(services: Services, port: int, deals: int) -> bool:
-    """Start the sandbox portal unless one answers on its port. False when it runs already."""
-    if port_in_use(port):
-        if not _is_sandbox(port):
-            raise fail(
-                f"Port {port} is taken by another program, so the sandbox portal cannot start: stop it first."
+def start_local(
+    services: Services, deals: int, sources: Container[str] | None = None, *, demo: bool = False
+) -> None:
+    """Start the sandboxes to which the settings lead, and the services that live on them.
+
+    What answers already is left alone. With `demo` only the services without which a source cannot load.
+    """
+    started = set[str]()
+    for sandbox in SANDBOXES:
+        port = sandbox.port
+        if port and (sources is None or sandbox.source in sources):
+            _start(
+                services,
+                f"{sandbox.source}",
+                sandbox.command(port, deals),
+                f"http://127.0.0.1:{port}{sandbox.probe}",
             )
-        return False
-    command = [
-        sys.executable,
-        "-m",
-        "sandbox",
-        "bitrix24",
-        "serve",
-        "--port",
-        str(port),
-        "--deals",
-        str(deals),
-    ]
-    command += ["--rate", "/".join(SANDBOX_LIMITS.values()), "--operating", "absent"]
-    services.start("sandbox", command)
-    services.wait_until(f"http://127.0.0.1:{port}/stats", "The sandbox portal")
-    return True
+            started.add(sandbox.source)
+    for service in SERVICES:
+        if service.source in started and (service.demo or not demo):
+            _start(services, service.name, service.command, service.url)
 
 
-def _is_sandbox(port: int) -> bool:
+def _start(services: Services, name: str, command: list[str], url: str) -> None:
+    port = urlsplit(url).port or 80
+    if not port_in_use(port):
+        services.start(name, command)
+        services.wait_until(url, name)
+    elif not _answers(url):
+        raise fail(f"Port {port} is taken by another program, so {name} cannot start: stop it first.")
+
+
+def _answers(url: str) -> bool:
     try:
-        with urlopen(f"http://127.0.0.1:{port}/stats", timeout=10) as answer:
+        with urlopen(url, timeout=10) as answer:
             return answer.status == 200
     except (URLError, OSError):
         return False

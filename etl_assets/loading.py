@@ -25,6 +25,8 @@ from resources.clickhouse.warehouse import LoadResult, SchemaChange
 
 OVERLAP = timedelta(minutes=10)  # a source may stamp a change before it commits it
 PLOT_DAYS = 30
+FEED_TAG = "svod/feed"  # a run with it loads what changed since the last one, whatever its partitions
+OWNERS = ["team:data-platform"]
 FULL = "full"
 LoadKind = Literal["full", "window", "increment", "snapshot"]
 

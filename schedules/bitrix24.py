@@ -6,9 +6,10 @@ from typing import Any, TypeAlias
 
 import dagster as dg
 
-from etl_assets.bitrix24.assets import DATABASE, FEED_TAG, Bitrix24Settings, cron_tag
+from etl_assets.bitrix24.assets import DATABASE, Bitrix24Settings, cron_tag
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
+from etl_assets.loading import FEED_TAG
 from etl_assets.partitions import daily, today
 
 Job: TypeAlias = Any  # Dagster exports no name for what define_asset_job gives

@@ -13,6 +13,8 @@ from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.reading import READERS, EntityReader
 from etl_assets.bitrix24.structure import DATABASE, Structure, table_of
 from etl_assets.loading import (
+    FEED_TAG,
+    OWNERS,
     Bounds,
     check_specs,
     column_schema,
@@ -27,8 +29,6 @@ from resources.bitrix24 import Bitrix24Resource, Window
 from resources.clickhouse import WarehouseResource
 from resources.errors import PermanentSourceError
 
-FEED_TAG = "svod/feed"
-OWNERS = ["team:data-platform"]
 PERSONAL = frozenset({"crm_lead", "crm_contact", "crm_activity", "user"})
 
 

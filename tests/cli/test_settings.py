@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from cli.project import SANDBOX_WEBHOOK, ensure_local, enter, local_settings, sandbox_port
+from cli.local import SANDBOXES, sandbox_of
+from cli.project import ensure_local, enter, local_settings
 
+SANDBOX_WEBHOOK = sandbox_of("bitrix24").url
 EXAMPLE = (Path(__file__).parents[2] / ".env.example").read_text()
 
 
@@ -46,6 +48,13 @@ def test_what_the_user_wrote_stays(project: Path):
     assert (project / ".env").read_text().startswith("# mine\n")
 
 
+def test_rows_of_the_sandboxes_never_join_those_of_a_real_source(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BITRIX24_WEBHOOK_URL", "https://portal.example/rest/7/code/")
+    assert not {s.setting for s in SANDBOXES} & set(ensure_local(project))
+
+
 def test_a_setting_of_the_environment_is_not_shadowed_by_the_file(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -75,4 +84,4 @@ def test_only_the_loopback_sandbox_is_started(
     webhook: str, port: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("BITRIX24_WEBHOOK_URL", webhook)
-    assert sandbox_port() == port
+    assert sandbox_of("bitrix24").port == port

@@ -16,10 +16,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from etl_assets.bitrix24.assets import FEED_TAG
+from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.bitrix24.smart_processes import SmartProcesses
 from etl_assets.definitions import PROJECT, build_defs
-from etl_assets.settings import bitrix24_resource, bitrix24_settings
+from etl_assets.loading import FEED_TAG
 from resources.bitrix24 import Bitrix24Resource
 from resources.clickhouse import WarehouseResource
 from resources.clickhouse.engine import Embedded

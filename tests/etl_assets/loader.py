@@ -4,8 +4,8 @@ import sys
 
 import dagster as dg
 
-from etl_assets.bitrix24.assets import FEED_TAG
 from etl_assets.definitions import build_defs
+from etl_assets.loading import FEED_TAG
 from tests.etl_assets.house import QUIET, day, key
 
 

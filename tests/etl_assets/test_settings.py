@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from etl_assets import settings
+from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from etl_assets import settings
 def test_a_malformed_setting_is_named(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(dg.Failure) as error:
-        settings.bitrix24_settings()
+        bitrix24_settings()
     assert (error.value.description or "").startswith(said)
 
 
@@ -36,6 +37,6 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch):
 def test_a_number_that_is_none_is_named_without_its_text(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BITRIX24_RATE_CAPACITY", "https://secret")
     with pytest.raises(dg.Failure) as error:
-        settings.bitrix24_resource("https://p.example/rest/1/code/")
+        bitrix24_resource("https://p.example/rest/1/code/")
     assert (error.value.description or "").startswith("BITRIX24_RATE_CAPACITY must be a number")
     assert "secret" not in (error.value.description or "")

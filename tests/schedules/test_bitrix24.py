@@ -9,9 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from etl_assets.bitrix24.assets import FEED_TAG
 from etl_assets.bitrix24.entities import DICTIONARIES, ENTITIES, FEED, STRUCTURE
 from etl_assets.definitions import build_defs
+from etl_assets.loading import FEED_TAG
 from tests.etl_assets.house import QUIET, ZONE, House, day, failures, house, key, small_portal
 
 Settings = Callable[..., dg.Definitions]

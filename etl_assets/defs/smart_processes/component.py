@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.bitrix24.smart_processes import SmartProcesses
-from etl_assets.settings import bitrix24_resource, bitrix24_settings
 
 
 @dg.component_instance

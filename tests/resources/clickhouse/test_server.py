@@ -248,7 +248,12 @@ def test_a_server_that_dies_and_comes_back(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with clickhouse_front(tmp_path / "engine", USERS) as server:
-        monkeypatch.setattr("resources.clickhouse.warehouse.time.sleep", lambda _: server.start())
+
+        def revive(_: float) -> None:
+            monkeypatch.undo()  # it is everybody's sleep, also that of `server` itself
+            server.start()
+
+        monkeypatch.setattr("resources.clickhouse.warehouse.time.sleep", revive)
         warehouse = WarehouseResource(url=server.url("loader"))
         wanted, _ = warehouse.ensure(table(name))
         put(warehouse, wanted)

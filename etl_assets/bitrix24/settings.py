@@ -1,0 +1,79 @@
+"""The settings of this source, from the environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.bitrix24.assets import Bitrix24Settings
+from etl_assets.bitrix24.entities import ENTITIES
+from etl_assets.loading import local_zone
+from etl_assets.settings import mapping, number, past_day, text
+from resources.bitrix24 import Bitrix24Resource
+from resources.bitrix24.fields import OVERRIDES
+
+
+def bitrix24_settings() -> Bitrix24Settings:
+    zone = text("BITRIX24_TIMEZONE", "Europe/Moscow")
+    local_zone(zone)
+    return Bitrix24Settings(
+        start_date=past_day("BITRIX24_START_DATE", "2020-01-01"),
+        zone=zone,
+        crons=_crons(mapping("BITRIX24_SCHEDULES")),
+        types=_types(mapping("BITRIX24_TYPES")),
+    )
+
+
+_NAMES = frozenset(e.name for e in ENTITIES)
+
+
+def _known(setting: str, entity: str) -> None:
+    if entity not in _NAMES and not re.fullmatch(r"crm_dynamic_items(_\d+)?", entity):
+        raise dg.Failure(f"{setting}: there is no entity {entity}.", allow_retries=False)
+
+
+def _crons(chosen: Mapping[str, Any]) -> Mapping[str, str]:
+    """Crons of entities, an empty one for none; a dagster.Failure that names the one that is no cron."""
+    for entity, cron in chosen.items():
+        _known("BITRIX24_SCHEDULES", entity)
+        try:
+            if cron != "":  # Dagster has no other public way to ask
+                dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=str(cron))
+        except dg.DagsterError:
+            raise dg.Failure(
+                f"BITRIX24_SCHEDULES: {cron!r} is no cron of {entity}.", allow_retries=False
+            ) from None
+    return chosen
+
+
+def _types(chosen: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """Types of single columns; a dagster.Failure that names the one that does not exist."""
+    for entity, columns in chosen.items():
+        _known("BITRIX24_TYPES", entity)
+        for column, type_ in columns.items() if isinstance(columns, dict) else ():
+            if type_ not in OVERRIDES:
+                raise dg.Failure(
+                    f"BITRIX24_TYPES: {entity}.{column} must be one of {', '.join(OVERRIDES)}.",
+                    allow_retries=False,
+                )
+        if not isinstance(columns, dict):
+            raise dg.Failure(f"BITRIX24_TYPES: {entity} must be an object of columns.", allow_retries=False)
+    return chosen
+
+
+def bitrix24_resource(webhook_url: str | None = None) -> Bitrix24Resource:
+    """The portal. Without `webhook_url` it is read from the environment now, not when a run begins."""
+    return Bitrix24Resource(
+        webhook_url=webhook_url or text("BITRIX24_WEBHOOK_URL"),
+        ca_bundle=text("BITRIX24_CA_BUNDLE", "") or None,
+        bucket_capacity=number("BITRIX24_RATE_CAPACITY", 50),
+        bucket_per_second=number("BITRIX24_RATE_PER_SECOND", 2),
+        bucket_reserve=number("BITRIX24_RATE_RESERVE", 1),
+        in_flight=int(number("BITRIX24_IN_FLIGHT", 4)),
+        batch_rows=int(number("BITRIX24_BATCH_ROWS", 2500)),
+        operating_limit_s=number("BITRIX24_OPERATING_LIMIT_S", 400),
+        state_dir=text("SVOD_STATE_DIR", "") or None,
+    )
