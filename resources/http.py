@@ -393,6 +393,53 @@ class RateBucket:
             return self._capacity, now
 
 
+class Slots:
+    """At most `count` of something at a time, over all threads and processes of this user on the host.
+
+    A slot is a locked file: the system frees it when its holder dies.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        *,
+        directory: Path | None = None,
+        clock: Clock = time,
+        pause_s: float = 0.05,
+    ) -> None:
+        """`name` identifies what is limited; only its hash is stored (in `directory`). 0 = no limit."""
+        stem = f"slot-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+        self._paths = [(directory or default_state_dir()) / f"{stem}-{i}" for i in range(count)]
+        self._clock = clock
+        self._pause_s = pause_s
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[float]:
+        """Hold a slot for the block; gives the seconds that were waited for it."""
+        if not self._paths:
+            yield 0.0
+            return
+        began = self._clock.time()
+        while (descriptor := self._take()) is None:
+            self._clock.sleep(self._pause_s * (0.5 + random.random()))
+        try:
+            yield max(0.0, self._clock.time() - began)
+        finally:
+            os.close(descriptor)
+
+    def _take(self) -> int | None:
+        for path in self._paths:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except OSError:  # another holds it
+                os.close(descriptor)
+        return None
+
+
 def default_state_dir() -> Path:
     """Where processes of this user meet when no directory is configured."""
     return Path(tempfile.gettempdir()) / f"svod-{os.getuid()}"

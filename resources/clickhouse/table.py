@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,8 @@ class Column:
     read.
 
     `multiple` gives `Array(Nullable(T))`, where every empty value is `[]`. `context` columns are the same
-    for a whole load and are named in the load, not in the records (an entity type, say).
+    for a whole load and are named in the load, not in the records (an entity type, say). `plain` columns
+    (kinds of plain.py) are never NULL: what is empty or does not fit is the type's default.
     """
 
     name: str
@@ -43,13 +44,14 @@ class Column:
     multiple: bool = False
     required: bool = False
     context: bool = False
+    plain: bool = False
 
     @property
     def type(self) -> str:
         """The full ClickHouse type."""
         if self.multiple:
             return f"Array(Nullable({self.kind.type}))"
-        return self.kind.type if self.required else f"Nullable({self.kind.type})"
+        return self.kind.type if self.required or self.plain else f"Nullable({self.kind.type})"
 
     def value_sql(self, zone: str) -> str:
         """SQL that reads this column from the inlet's text."""
@@ -61,9 +63,17 @@ class Column:
         return self._required_sql(text, zone)
 
     def _required_sql(self, text: str, zone: str) -> str:
+        if self.plain:
+            return self._plain_sql(text, zone)
         if not self.required:
             return self.kind.sql(text, zone)
         return text if self.kind is TEXT else f"assumeNotNull({self.kind.sql(text, zone)})"
+
+    def _plain_sql(self, text: str, zone: str) -> str:
+        value = self.kind.sql(text, zone)
+        if self.kind.loose or self.kind.misfit:
+            return value
+        return f"ifNull({value}, defaultValueOfTypeName({literal(self.kind.type)}))"
 
     def misfit_sql(self, zone: str) -> str | None:
         """SQL condition: there is a value and it does not fit; None where every text fits."""
@@ -75,8 +85,21 @@ class Column:
         return self._misfit(text, zone)
 
     def _misfit(self, text: str, zone: str) -> str:
-        empty = absent(text) + (f" OR {self.kind.blank(text)}" if self.kind.blank else "")
+        if self.kind.misfit:
+            return self.kind.misfit(text, zone)
+        empty = (f"{text} = ''" if self.plain else absent(text)) + (
+            f" OR {self.kind.blank(text)}" if self.kind.blank else ""
+        )
         return f"NOT ({empty}) AND isNull({self.kind.sql(text, zone)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A column that only the `bi` view has: its name, the SQL that gives it, what it says."""
+
+    name: str
+    sql: str
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +109,9 @@ class Table:
     `upsert` and `snapshot` tables are ReplacingMergeTree(dt_inserted): the row that was READ last wins,
     whichever was written last. With `tombstones` a row can be taken away again (`is_deleted`). `zone` is
     the source's own zone, for values that carry none. `day` is the SQL of a row's day, of type Date: the
-    partition of a `replace_window` table.
+    partition of a `replace_window` table. Where several owners (counters, say) share such a table, `owner`
+    is the column that names them: a load replaces the days of one of them. The `bi` view leaves out rows for
+    which the SQL condition `hidden` holds, and shows `labels` beside the columns.
     """
 
     database: str
@@ -99,6 +124,9 @@ class Table:
     tombstones: bool = False
     loaded_at_position: int | None = None
     day: str | None = None
+    owner: str | None = None
+    hidden: str = ""
+    labels: tuple[Label, ...] = ()
 
     def __post_init__(self) -> None:
         names = [c.name for c in self.columns]
@@ -121,6 +149,26 @@ class Table:
     def sql_name(self) -> str:
         return f"{quote(self.database)}.{quote(self.name)}"
 
+    @property
+    def partition_sql(self) -> str:
+        """The partition of a `replace_window` table: the day, or the day and the owner."""
+        return f"({self.day}, {quote(self.owner)})" if self.owner else f"{self.day}"
+
+    @property
+    def alive_sql(self) -> str:
+        """The condition of rows that the source still has; empty if the table tells nothing of that."""
+        conditions = [f"{DELETED} = 0"] if self.tombstones else []
+        conditions += [f"NOT ({self.hidden})"] if self.hidden else []
+        return " AND ".join(conditions)
+
+    def view_sql(self, columns: Sequence[str]) -> str:
+        """The SELECT of the `bi` view over these columns: current rows with their labels."""
+        taken = set(columns)
+        shown = [quote(n) for n in columns if n != DELETED]
+        shown += [f"{label.sql} AS {quote(label.name)}" for label in self.labels if label.name not in taken]
+        where = f" WHERE {self.alive_sql}" if self.alive_sql else ""
+        return f"SELECT {', '.join(shown)} FROM {self.sql_name} FINAL{where}"
+
     def definitions(self) -> list[tuple[str, str, str]]:
         """(name, type, comment) in table order, with the loader's own columns in their places."""
         rows = [(c.name, c.type, c.comment) for c in self.columns]
@@ -142,7 +190,7 @@ class Table:
             f"{quote(n)} {t}" + (f" COMMENT {literal(c)}" if c else "") for n, t, c in self.definitions()
         )
         order = ", ".join(quote(k) for k in self.key)
-        partition = f" PARTITION BY {self.day}" if self.day else ""
+        partition = f" PARTITION BY {self.partition_sql}" if self.day else ""
         head = f"{self.sql_name}{cluster} (\n  {columns}\n)"
         if stage:
             head = f"{quote(self.database)}.{quote(stage)}{cluster} AS {self.sql_name}"

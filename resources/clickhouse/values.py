@@ -40,7 +40,8 @@ class Kind:
 
     `sql(value, zone)` takes a SQL expression of type String and the source's time zone. `loose` kinds
     accept every text, so nothing of them is ever rejected. `blank(value)` is the SQL condition that a text,
-    though not empty, says "no value".
+    though not empty, says "no value". `misfit(value, zone)` is the SQL condition of kinds that cannot say it
+    by NULL (lists).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Kind:
     sql: Callable[[str, str], str]
     loose: bool = False
     blank: Callable[[str], str] | None = None
+    misfit: Callable[[str, str], str] | None = None
 
 
 def absent(value: str) -> str:

@@ -1,0 +1,76 @@
+"""The API's errors, in one sentence each that says what to do.
+
+Types and statuses: docs of the API, section "Errors"; quotas: section "Limits".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from resources.errors import PermanentSourceError, TransientSourceError
+from resources.http import redact
+
+_DAILY = {
+    "quota_requests_by_uid": "this login's requests of the day (5000)",
+    "quota_requests_by_counter_id": "this counter's requests of the day (5000)",
+}
+_HOURLY = {"quota_delegate_requests", "quota_grants_requests"}
+_ADVICE = {
+    "unauthorized": "METRIKA_TOKEN is missing or malformed: put an OAuth token there",
+    "invalid_token": "the OAuth token is not valid (any more): get a new one and put it into METRIKA_TOKEN",
+    "access_denied": "the token has no access to this counter, or lacks the scope (metrika:read for logs, "
+    "metrika:write for goals and conversions)",
+    "counter_in_connect": "the counter belongs to an organisation that this login is not a member of",
+    "limit_exceeded": "a limit of the counter is reached",
+}
+
+
+class MetrikaRefusal(PermanentSourceError):
+    """The API refused, and will again: `status`, `error_type` and `message` are its own."""
+
+    def __init__(self, text: str, status: int, error_type: str, message: str) -> None:
+        super().__init__(redact(text), {"status": status, "error_type": error_type})
+        self.status, self.error_type, self.message = status, error_type, redact(message)
+
+
+class MetrikaBusy(TransientSourceError):
+    """The API cannot answer now. `sent` tells whether the request may have been carried out all the same."""
+
+    def __init__(
+        self, text: str, status: int = 0, error_type: str = "", message: str = "", *, sent: bool = False
+    ) -> None:
+        super().__init__(redact(text), {"status": status, "error_type": error_type})
+        self.status, self.error_type, self.message, self.sent = status, error_type, redact(message), sent
+
+
+def failure(what: str, status: int, body: bytes) -> MetrikaRefusal | MetrikaBusy:
+    """The error of an answer that is no success; `what` says in a few words what was asked."""
+    error_type, message = _said(body)
+    said = f" ({message})" if message else ""
+    if error_type in _DAILY:
+        used = f"{_DAILY[error_type]} are used up; they come back at 00:00 GMT"
+        text = f"Metrika, {what}: {used}. Run again after that."
+        return MetrikaRefusal(text, status, error_type, message)
+    if status == 429:
+        often = "the hour's" if error_type in _HOURLY else "too many requests at once, the"
+        text = f"Metrika, {what}: {often} quota {error_type or '(unnamed)'} is exceeded."
+        return MetrikaBusy(text, status, error_type, message)
+    if not error_type or status >= 500:
+        text = f"Metrika, {what}: the service answered {status}{said}."
+        return MetrikaBusy(text, status, error_type or "backend_error", message, sent=True)
+    advice = f"; {_ADVICE[error_type]}" if error_type in _ADVICE else ""
+    text = f"Metrika, {what}: {error_type} {status}{said}{advice}."
+    return MetrikaRefusal(text, status, error_type, message)
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """(type, message) of an error body; empty for what is not the API's own JSON."""
+    try:
+        answer: Any = json.loads(body)
+        errors = answer.get("errors") or [{}]
+        return str(errors[0].get("error_type") or ""), str(
+            answer.get("message") or errors[0].get("message") or ""
+        )[:300]
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+        return "", ""
