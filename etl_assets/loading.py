@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from resources.clickhouse import Table, WarehouseResource
-from resources.clickhouse.table import DELETED, LOADED_AT, quote
+from resources.clickhouse.table import LOADED_AT, quote
 from resources.clickhouse.warehouse import LoadResult, SchemaChange
 
 OVERLAP = timedelta(minutes=10)  # a source may stamp a change before it commits it
@@ -270,7 +270,7 @@ def report(
 ) -> dg.MaterializeResult:
     """Metadata and check results of a finished load."""
     table, spent, result = loaded.table, loaded.spent, loaded.result
-    alive = f" WHERE {DELETED} = 0" if table.tombstones else ""
+    alive = f" WHERE {table.alive_sql}" if table.alive_sql else ""
     rows = int(warehouse.query(f"SELECT count() FROM {table.sql_name} FINAL{alive}")[0][0])
     metadata: dict[str, Any] = {
         "dagster/row_count": rows,

@@ -25,6 +25,7 @@ class ListCall:
     call.
     sort_style: `order` sends {"order": {cursor: "ASC"}}; `sort_order` sends top-level sort and order
     (user.get).
+    among: the operator that takes a list of ids, empty where a plain list means that.
     """
 
     method: str
@@ -35,6 +36,7 @@ class ListCall:
     modified: str | None = None
     paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
     sort_style: Literal["order", "sort_order"] = "order"
+    among: Literal["@", "=", ""] = "@"
 
 
 @dataclass(frozen=True, slots=True)

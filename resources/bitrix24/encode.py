@@ -84,13 +84,16 @@ class ListQuery:
         self._condition = condition
         self._fixed = bracket({**base, **self._order("ASC"), self._filter_key: condition})
 
-    def page(self, above: int | str | None = None, upto: int | None = None) -> str:
-        """Ids in (above, upto], ascending, no count; `above` may be a `$result[...]` reference."""
+    def page(self, above: int | str | None = None, upto: int | None = None, *, counted: bool = False) -> str:
+        """Ids in (above, upto], ascending; `above` may be a `$result[...]` reference.
+
+        Only with `counted` does the portal count them, which is slow on long lists.
+        """
         if not isinstance(above, str):
             above = max((n for n in (above, self._above) if n is not None), default=None)
         upto = min((n for n in (upto, self._upto) if n is not None), default=None)
-        parts = [self._fixed, self._bound(">", above), self._bound("<=", upto), f"{self._start_key}=-1"]
-        return self._command(*parts)
+        start = f"{self._start_key}={0 if counted else -1}"
+        return self._command(self._fixed, self._bound(">", above), self._bound("<=", upto), start)
 
     def last(self) -> str:
         """The page with the highest ids, descending, ids only (and the modification field)."""
@@ -105,7 +108,7 @@ class ListQuery:
 
     def among(self, ids: Sequence[int]) -> str:
         """The rows with these ids (at most a page), ascending, no count."""
-        condition = bracket({self._filter_key: {f"@{self._call.cursor}": list(ids)}})
+        condition = bracket({self._filter_key: {f"{self._call.among}{self._call.cursor}": list(ids)}})
         return self._command(self._fixed, condition, f"{self._start_key}=-1")
 
     def offset(self, start: int | None) -> str:

@@ -9,6 +9,7 @@ alike, and Python never touches a cell.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -234,22 +235,21 @@ class WarehouseResource(dg.ConfigurableResource):
     def _ensure_view(self, client: Client, table: Table) -> bool:
         """`bi.<table>`: current rows only, without the loader's bookkeeping of deleted ones.
 
-        True if it changed.
+        True if it changed. What it was made from is noted, since the engine spells a view's SQL its own way.
         """
-        wanted = [n for n in self._columns(client, table) if n != DELETED]
-        view = f"{VIEWS}.{quote(table.name)}"
+        select = table.view_sql(list(self._columns(client, table)))
+        name, wanted = f"view/{VIEWS}.{table.name}", hashlib.sha256(select.encode()).hexdigest()[:24]
         seen = client.query(
-            "SELECT name FROM system.columns WHERE database = {d:String} AND table = {t:String} ORDER BY position",
-            parameters={"d": VIEWS, "t": table.name},
+            "SELECT (SELECT count() FROM system.tables WHERE database = {d:String} AND name = {t:String}), "
+            f"(SELECT argMax(text, noted_at) FROM {SYSTEM}.notes WHERE name = {{n:String}})",
+            parameters={"d": VIEWS, "t": table.name, "n": name},
         )
-        if [row[0] for row in seen.result_rows] == wanted:
+        if seen.result_rows[0] == (1, wanted):
             return False
-        columns = ", ".join(quote(n) for n in wanted)
-        where = f" WHERE {DELETED} = 0" if table.tombstones else ""
+        view = f"{VIEWS}.{quote(table.name)}"
         comment = f" COMMENT {literal(table.comment)}" if table.comment else ""
-        client.command(
-            f"CREATE OR REPLACE VIEW {view}{self._on_cluster} AS SELECT {columns} FROM {table.sql_name} FINAL{where}{comment}"
-        )
+        client.command(f"CREATE OR REPLACE VIEW {view}{self._on_cluster} AS {select}{comment}")
+        self._note(client, name, wanted)
         return True
 
     # Watermarks and progress
@@ -326,11 +326,14 @@ class WarehouseResource(dg.ConfigurableResource):
     def note(self, name: str, text: str) -> None:
         """Keep a text under a name; the last one counts."""
         with self.session("keeping a note") as client:
-            row = [name, text, datetime.now(UTC)]
-            _repeat(
-                "keeping a note",
-                lambda: client.insert(f"{SYSTEM}.notes", [row], column_names=["name", "text", "noted_at"]),
-            )
+            self._note(client, name, text)
+
+    def _note(self, client: Client, name: str, text: str) -> None:
+        row = [name, text, datetime.now(UTC)]
+        _repeat(
+            "keeping a note",
+            lambda: client.insert(f"{SYSTEM}.notes", [row], column_names=["name", "text", "noted_at"]),
+        )
 
     def notes(self, names: Sequence[str]) -> dict[str, tuple[str, datetime]]:
         """name -> (text, when it was noted), of those that exist."""
