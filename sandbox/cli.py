@@ -3,6 +3,7 @@
 import typer
 
 from sandbox.bitrix24.cli import app as bitrix24
+from sandbox.ttm.cli import app as ttm
 
 app = typer.Typer(
     help="Emulators of source systems on loopback: try the loaders without credentials.",
@@ -10,6 +11,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(bitrix24, name="bitrix24")
+app.add_typer(ttm, name="ttm")
 
 
 @app.callback()

@@ -1,11 +1,11 @@
 """The hub protocol, version 1: names, limits, codes and the proof of the key. Standard library only.
 
-Connectors (in the customer's network) and requesters connect to the hub at `/v1/ttm`. One message is one text
-frame with one JSON object that has a `type`. The handshake proves on both sides that the key is known, without
-sending it:
+Connectors (in the customer's network) and requesters connect to the hub at `/v1/ttm`. One message is one
+text frame with one JSON object that has a `type`. The handshake proves on both sides that the key is known,
+without sending it:
 
-    C->H {"type":"hello","v":[1],"role":"connector","token":"ttm-main","instance":"conn-a1","nonce":"...",...}
-    H->C {"type":"challenge","v":1,"conn":"k-0123456789abcdef","nonce":"...","alg":"hmac-sha256","expires_in":5}
+    C->H {"type":"hello","v":[1],"role":"connector","token":"ttm-main","instance":"conn-a1","nonce":"..."}
+    H->C {"type":"challenge","v":1,"conn":"k-0123456789abcdef","nonce":"...","alg":"hmac-sha256"}
     C->H {"type":"auth","mac":"136f3965..."}
     H->C {"type":"welcome","conn":"k-0123456789abcdef","mac":"44ea4aae...","hub":"ttm-hub/1.0","limits":{...}}
 """

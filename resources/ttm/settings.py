@@ -66,7 +66,7 @@ class Settings:
             raise SettingError(f"TTM_SERVER {error}.") from None
 
     def client_tls(self, server: str) -> ssl.SSLContext | None:
-        """For `wss://`: certificates are verified against TTM_TLS_CA or the public ones, the name is checked."""
+        """For `wss://`: the hub's certificate is verified against TTM_TLS_CA or the public ones, and its name."""
         if urlsplit(server).scheme != "wss":
             return None
         return client_tls(
@@ -77,7 +77,7 @@ class Settings:
 
 
 def client_tls(ca: str | None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
-    """A context that verifies; with `certificate` the client proves itself too. SettingError for bad files."""
+    """A context that verifies; `certificate` proves the client too. SettingError for unusable files."""
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError:  # ssl.SSLError too

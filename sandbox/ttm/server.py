@@ -1,0 +1,142 @@
+"""Runs a ticket system: in a background thread for tests, in the foreground for the command line."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+
+from sandbox.ttm.app import App, Broken
+from sandbox.ttm.system import SystemConfig, TicketSystem
+
+
+def require_loopback(host: str) -> None:
+    """The emulator has no protection of its own. Raises ValueError for other addresses."""
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        raise ValueError(f"the sandbox listens on loopback only, not on {host}")
+
+
+class _Quiet(logging.Filter):
+    """Connections that are broken on purpose are no errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], Broken))
+
+
+_quiet = _Quiet()
+
+
+async def run_system(
+    system: TicketSystem,
+    stop: asyncio.Event,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    certfile: str | Path | None = None,
+    keyfile: str | Path | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until `stop` is set; `ready` is called once the port is bound. Raises OSError if it is taken."""
+    require_loopback(host)
+    config = uvicorn.Config(
+        App(system),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+        timeout_keep_alive=60,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_quiet)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.create_server((host, port), family=family, backlog=512)
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)
+    if serving.done():
+        serving.result()
+        raise OSError("the server did not start")
+    name = "localhost" if certfile else host
+    system.base_url = f"{'https' if certfile else 'http'}://{name}:{bound.getsockname()[1]}"
+    changes = asyncio.create_task(_change_on_timer(system))
+    ready()
+    try:
+        await stop.wait()
+    finally:
+        changes.cancel()
+        server.should_exit = server.force_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Signals are the business of whoever runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _change_on_timer(system: TicketSystem) -> None:
+    while True:
+        await asyncio.sleep(system.config.change_every or 1.0)
+        if system.config.change_every:
+            system.change()
+
+
+@contextmanager
+def serve(
+    config: SystemConfig | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    certfile: str | Path | None = None,
+    keyfile: str | Path | None = None,
+) -> Iterator[TicketSystem]:
+    """A running system on a free port (or `port`), in a background thread; with a certificate over https."""
+    require_loopback(host)
+    system, started, failure = (
+        TicketSystem(config or SystemConfig()),
+        threading.Event(),
+        list[BaseException](),
+    )
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    def target() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(
+                run_system(
+                    system,
+                    stop,
+                    host=host,
+                    port=port,
+                    certfile=certfile,
+                    keyfile=keyfile,
+                    ready=started.set,
+                )
+            )
+        except BaseException as error:
+            failure.append(error)
+            started.set()
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=target, name="sandbox-ttm", daemon=True)
+    thread.start()
+    started.wait()
+    if failure:
+        thread.join()
+        raise failure[0]
+    try:
+        yield system
+    finally:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
+        thread.join(timeout=10)
