@@ -25,6 +25,7 @@ FILTER = re.compile(r"/nttm-user-profile/api/user-filters/([^/]+)")
 PAGE = re.compile(r"/nttm-web-gateway/api/(ticket|task)/page")
 TICKET = re.compile(r"/nttm-web-gateway/api/ticket/(with-ola/)?(\d+)")
 MAX_BODY = 1 << 20
+ABORT = "sandbox.abort"
 
 
 class Broken(Exception):
@@ -85,6 +86,7 @@ class App:
             fault = system.faults.take(path)
             await asyncio.sleep(system.config.latency + (fault.seconds if fault else 0))
             if fault and fault.action == "reset":
+                scope[ABORT]()
                 raise Broken
             answer = self._answer(scope, path, token, body, fault)
             status = answer.status

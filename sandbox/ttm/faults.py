@@ -12,9 +12,9 @@ ACTIONS = ("status", "html", "drop", "reset", "large", "delay", "expire", "inser
 class Fault:
     """`action` on calls whose path holds `path`: on every `every`-th of them, after `skip`, `times` times.
 
-    status: answer `status`, with `retry_after` as its header. html: a page with status 200. drop: the body ends
-    in the middle. reset: the connection breaks before an answer. large: a body of `size_mib`. delay: `seconds`
-    more. expire: all tokens end before the call. insert: a ticket appears before the call.
+    status: answer `status`, with `retry_after` as its header. html: a page with status 200. drop: the body
+    ends in the middle. reset: the connection breaks before an answer. large: a body of `size_mib`. delay:
+    `seconds` more. expire: all tokens end before the call. insert: a ticket appears before the call.
     """
 
     action: str

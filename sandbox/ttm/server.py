@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sandbox.ttm.app import App, Broken
+from sandbox.ttm.app import ABORT, App, Broken
 from sandbox.ttm.system import SystemConfig, TicketSystem
 
 
@@ -19,6 +20,14 @@ def require_loopback(host: str) -> None:
     """The emulator has no protection of its own. Raises ValueError for other addresses."""
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
         raise ValueError(f"the sandbox listens on loopback only, not on {host}")
+
+
+class _Protocol(HttpToolsProtocol):
+    """Lets the application break the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
 
 class _Quiet(logging.Filter):
@@ -45,6 +54,7 @@ async def run_system(
     require_loopback(host)
     config = uvicorn.Config(
         App(system),
+        http=_Protocol,
         log_level="warning",
         access_log=False,
         lifespan="off",

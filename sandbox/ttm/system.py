@@ -87,7 +87,7 @@ class TicketSystem:
     # what the API asks
 
     def login(self, body: Any) -> tuple[int, str | dict[str, str]]:
-        """(status, token or text). With `force` older tokens of the user end, without it they are in the way."""
+        """(status, token or text). `force` ends older tokens of the user, which else are in the way."""
         name = str(body.get("username")) if isinstance(body, dict) else ""
         if name not in self.config.users or self.config.users[name] != body.get("password"):
             return 401, "Bad credentials"
@@ -167,7 +167,7 @@ class TicketSystem:
             return sorted({int(row["ticketId"]) for row in rows})
 
     def change(self) -> None:
-        """Something that happens by itself: one waits, one goes on, one is done; about as many wait after it."""
+        """One ticket more waits, goes on, or is done; about as many wait afterwards."""
         waiting = self.waiting()
         if len(waiting) <= self.config.suspended or self._rng.random() < 0.2:
             self.suspend()
