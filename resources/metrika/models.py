@@ -1,7 +1,7 @@
 """A trained classifier: read from a file without running what it holds unless that is trusted, and asked.
 
 A pickle (`.joblib`) runs code when it is read, so one is read only if its sha256 stands in the manifest. A
-`.skops` file holds data and names of types; those of LightGBM, scikit-learn and numpy are accepted, no others.
+`.skops` file holds data and names of types; those of LightGBM, scikit-learn and numpy are accepted.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Where models live: the old script's file names, a manifest of trusted pickles, thresholds, trained versions.
+"""Where models live: the old script's file names, a manifest of trusted pickles, thresholds, versions.
 
-ml/level4_desktop_slot.joblib      a model that was given; the old names and their order
-ml/level4_thresholds.json          {"desktop": 0.48, "mobile": 0.36}
-ml/models.sha256                   the pickles that may be read, as `sha256sum` writes them
-ml/versions/20261121T093000-1a2b/  a trained version: models, thresholds, manifest, training.json
-ml/current                         the name of the version in use; without it, the given models are
+A folder holds:
+
+    ml/level4_desktop_slot.joblib      a model that was given; the old names and their order
+    ml/level4_thresholds.json          {"desktop": 0.48, "mobile": 0.36}
+    ml/models.sha256                   the pickles that may be read, as `sha256sum` writes them
+    ml/versions/20261121T093000-1a2b/  a trained version: models, thresholds, manifest, training.json
+    ml/current                         the name of the version in use; without it, the given models are
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class ModelsDirectory:
             raise ModelError(f"{self.home / CURRENT} does not name a version.")
         if not (self.home / VERSIONS / version).is_dir():
             raise ModelError(
-                f"The version in use, {version}, is not in {self.home / VERSIONS}: svod metrika promote another."
+                f"The version in use, {version}, is not in {self.home / VERSIONS}: promote another."
             )
         return version
 
@@ -108,14 +110,14 @@ class ModelsDirectory:
         if found is None:
             names = ", ".join(f"{stem.format(name)}{suffix}" for stem in STEMS for suffix in SUFFIXES)
             raise ModelError(
-                f"There is no {name} model in {', '.join(f'{f}/' for f in self.folders)}: "
-                f"put one there ({names}), set METRIKA_MODELS_DIR, or train one (asset metrika/level4_models)."
+                f"There is no {name} model in {', '.join(f'{f}/' for f in self.folders)}: put one there "
+                f"({names}), set METRIKA_MODELS_DIR, or train one (asset metrika/level4_models)."
             )
         path, version = found
         return Chosen(name, read_model(path, self.trusted()), self.threshold(name), version)
 
     def threshold(self, name: str) -> float:
-        """From the first thresholds file; 0.5 if it does not name the model, the defaults if there is none."""
+        """From the first thresholds file, 0.5 where it does not name the model; the default without one."""
         for folder, version in self._searched():
             values = read_thresholds(folder / THRESHOLDS_FILE)
             if values is None or (version and name not in values):

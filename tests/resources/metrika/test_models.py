@@ -265,7 +265,7 @@ def test_thresholds(tmp_path: Path, text: str | None, desktop: float, mobile: fl
 @pytest.mark.parametrize("text", ["", "[0.4]", '{"desktop": "0.4"}', '{"desktop": true}', '{"desktop": 48}'])
 def test_malformed_thresholds_are_named(tmp_path: Path, text: str):
     (tmp_path / "level4_thresholds.json").write_text(text)
-    with pytest.raises(ModelError, match="level4_thresholds.json"):
+    with pytest.raises(ModelError, match=r"level4_thresholds\.json"):
         ModelsDirectory.at(str(tmp_path)).threshold("desktop")
 
 
