@@ -66,7 +66,7 @@ class Settings:
             raise SettingError(f"TTM_SERVER {error}.") from None
 
     def client_tls(self, server: str) -> ssl.SSLContext | None:
-        """For `wss://`: the hub's certificate and name are verified, against TTM_TLS_CA or the public ones."""
+        """For `wss://`: verifies the hub against TTM_TLS_CA or the public authorities, and its name."""
         if urlsplit(server).scheme != "wss":
             return None
         return client_tls(
