@@ -7,23 +7,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from resources.ttm.analysis import MalformedTicket, examine
+from resources.ttm.protocol import TtmError
 from resources.ttm.suspended import SuspendedRow
 from resources.ttm.values import Calendar
 
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """A ticket that could not be read: a code of the hub and a sentence. `gone`: there is no such ticket."""
-
-    code: str
-    message: str = ""
-
-    @property
-    def gone(self) -> bool:
-        return self.code == "not_found"
-
-
-Answer: TypeAlias = tuple[int, Any]  # the number that was asked for; the ticket, or Unread
+Answer: TypeAlias = tuple[int, Any]  # the number that was asked for; the ticket as received, or TtmError
+GONE = "not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +41,9 @@ def plan_sync(answers: Iterable[Answer], calendar: Calendar, *, partial: bool = 
     failed: dict[int, str] = {}
     warnings: dict[int, tuple[str, ...]] = {}
     for number, answer in answers:
-        if isinstance(answer, Unread):
-            if not answer.gone:
-                failed[number] = reason(answer)
+        if isinstance(answer, TtmError):
+            if answer.code != GONE:
+                failed[number] = str(answer)
             continue
         try:
             verdict = examine(answer, calendar)
@@ -66,8 +55,3 @@ def plan_sync(answers: Iterable[Answer], calendar: Calendar, *, partial: bool = 
         if row := verdict.suspended_row:
             rows[row.task_number] = row
     return Plan(rows, failed, warnings, partial)
-
-
-def reason(unread: Unread) -> str:
-    """Why a ticket could not be read, in one line."""
-    return f"{unread.code}: {unread.message}" if unread.message else unread.code

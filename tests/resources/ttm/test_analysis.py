@@ -22,6 +22,9 @@ def stamp(minute: float) -> str:
     return (NOON + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+CLOSED = stamp(600)
+
+
 def task(begin: float, end: float | None, unit: Any = "Линия 1", kind: str = "Решение", **more: Any) -> Any:
     return {
         "taskNumber": "5-1",
@@ -33,9 +36,7 @@ def task(begin: float, end: float | None, unit: Any = "Линия 1", kind: str 
     }
 
 
-def ticket(
-    *tasks: Any, limit: Any = 60, status: str = "Закрыт", closed: Any = stamp(600), **more: Any
-) -> Any:
+def ticket(*tasks: Any, limit: Any = 60, status: str = "Закрыт", closed: Any = CLOSED, **more: Any) -> Any:
     ola = {"ksSla": limit, "kdSLA": stamp(900)}
     return {"id": 5, "status": status, "closeDate": closed, "ola": ola, "tasks": list(tasks), **more}
 

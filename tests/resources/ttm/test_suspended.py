@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from resources.ttm.analysis import examine
-from resources.ttm.suspended_list import Unread, plan_sync
+from resources.ttm.protocol import TtmError
+from resources.ttm.suspended_list import plan_sync
 from resources.ttm.values import Calendar
 
 MOSCOW = Calendar(ZoneInfo("Europe/Moscow"))
@@ -84,7 +85,13 @@ def test_a_ticket_without_a_number_has_no_row():
 def test_a_broken_ticket_fails_alone():
     good = ticket(REQUEST, WORK, WAIT)
     plan = plan_sync(
-        [(7, good), (8, ["no ticket"]), (9, Unread("timeout")), (10, Unread("not_found"))], MOSCOW
+        [
+            (7, good),
+            (8, ["no ticket"]),
+            (9, TtmError("timeout", "late")),
+            (10, TtmError("not_found", "none")),
+        ],
+        MOSCOW,
     )
     assert (list(plan.rows), set(plan.failed), plan.complete) == (["7-3"], {8, 9}, False)
 
@@ -105,7 +112,7 @@ def test_a_sample_list_fails_and_completes_as_expected(path: Path):
     if sample["dashboard"]["status_code"] != 200:
         return  # nothing is planned without a dashboard; the database's test reads this one
     answers = [
-        (int(number), reply["result"] if reply["status_code"] == 200 else Unread(str(reply["status_code"])))
+        (int(number), reply["result"] if reply["status_code"] == 200 else TtmError("upstream_error", "503"))
         for number, reply in sample["tickets"].items()
     ]
     plan = plan_sync(answers, MOSCOW)

@@ -1,0 +1,1 @@
+"""Alembic's migrations of the ticket tables; `resources.ttm.database.TtmDatabase.migrate` runs them."""
