@@ -3,6 +3,7 @@
 import typer
 
 from sandbox.bitrix24.cli import app as bitrix24
+from sandbox.metrika.cli import app as metrika
 from sandbox.ttm.cli import app as ttm
 
 app = typer.Typer(
@@ -11,6 +12,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(bitrix24, name="bitrix24")
+app.add_typer(metrika, name="metrika")
 app.add_typer(ttm, name="ttm")
 
 
