@@ -267,8 +267,9 @@ def report(
     *,
     day_column: str | None = None,
     zone: str = "UTC",
+    asset: dg.AssetKey | None = None,
 ) -> dg.MaterializeResult:
-    """Metadata and check results of a finished load."""
+    """Metadata and check results of a finished load; `asset` names it where one step loads several."""
     table, spent, result = loaded.table, loaded.spent, loaded.result
     alive = f" WHERE {table.alive_sql}" if table.alive_sql else ""
     rows = int(warehouse.query(f"SELECT count() FROM {table.sql_name} FINAL{alive}")[0][0])
@@ -296,7 +297,7 @@ def report(
         if counts:
             metadata["rows_by_day"] = dg.MetadataValue.md(plot_days(counts))
     if context.assets_def.partitions_def is not None:  # a snapshot may share a run with partitions
-        metadata = _by_partition(context, loaded, metadata)
+        metadata = _by_partition(context, loaded, metadata, asset)
     if loaded.change.view:
         view = dg.AssetKey(["bi", table.name])
         context.log_event(
@@ -304,7 +305,7 @@ def report(
                 view, metadata={"dagster/table_name": f"bi.{table.name}", "dagster/row_count": rows}
             )
         )
-    return dg.MaterializeResult(metadata=metadata, check_results=_checks(loaded))
+    return dg.MaterializeResult(asset_key=asset, metadata=metadata, check_results=_checks(loaded))
 
 
 def _window_text(bounds: Bounds) -> str:
@@ -313,7 +314,7 @@ def _window_text(bounds: Bounds) -> str:
 
 
 def _by_partition(
-    context: dg.AssetExecutionContext, loaded: Loaded, metadata: dict[str, Any]
+    context: dg.AssetExecutionContext, loaded: Loaded, metadata: dict[str, Any], asset: dg.AssetKey | None
 ) -> dict[str, Any]:
     """Give each partition its own row count, and the newest one everything.
 
@@ -323,11 +324,11 @@ def _by_partition(
     keys = context.partition_keys
     for key in keys:
         context.add_asset_metadata(
-            {"dagster/partition_row_count": loaded.days.get(key, 0)}, partition_key=key
+            {"dagster/partition_row_count": loaded.days.get(key, 0)}, asset_key=asset, partition_key=key
         )
     if len(keys) == 1:
         return metadata
-    context.add_asset_metadata(metadata, partition_key=keys[-1])
+    context.add_asset_metadata(metadata, asset_key=asset, partition_key=keys[-1])
     return {"rows_loaded": loaded.result.rows, "load": metadata["load"]}
 
 
