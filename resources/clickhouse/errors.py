@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
 from resources.http import redact
 
+INSERT_ATTEMPTS = 4
+PAUSE_S = 0.5  # before the second attempt; doubled before each further one
 _CODE = re.compile(r"(?:Code: |error code )(\d+)")
 
 # ClickHouse error codes (system.errors) that a retry will not heal, and what the user must do.
@@ -70,3 +74,16 @@ def explain(error: BaseException, doing: str) -> WarehouseError:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else ""
+
+
+def repeat(doing: str, call: Callable[[], Any]) -> None:
+    """Make a call that changes nothing when it is made again; again while the fault may pass."""
+    for attempt in range(1, INSERT_ATTEMPTS + 1):
+        try:
+            call()
+            return
+        except Exception as error:
+            failure = explain(error, doing)
+            if not failure.allow_retries or attempt == INSERT_ATTEMPTS:
+                raise failure from None
+        time.sleep(PAUSE_S * 2 ** (attempt - 1))

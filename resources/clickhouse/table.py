@@ -111,7 +111,8 @@ class Table:
     the source's own zone, for values that carry none. `day` is the SQL of a row's day, of type Date: the
     partition of a `replace_window` table. Where several owners (counters, say) share such a table, `owner`
     is the column that names them: a load replaces the days of one of them. The `bi` view leaves out rows for
-    which the SQL condition `hidden` holds, and shows `labels` beside the columns.
+    which the SQL condition `hidden` holds, and shows `labels` beside the columns; both may read the tables that
+    it `needs`.
     """
 
     database: str
@@ -127,6 +128,7 @@ class Table:
     owner: str | None = None
     hidden: str = ""
     labels: tuple[Label, ...] = ()
+    needs: tuple[Table, ...] = ()
 
     def __post_init__(self) -> None:
         names = [c.name for c in self.columns]

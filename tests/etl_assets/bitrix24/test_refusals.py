@@ -139,7 +139,7 @@ def test_a_portal_that_cannot_be_read_is_one_clear_message_without_the_secret(
 def test_a_warehouse_that_cannot_be_used_is_one_clear_message_without_the_password(
     place: House, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("resources.clickhouse.warehouse.INSERT_ATTEMPTS", 1)
+    monkeypatch.setattr("resources.clickhouse.errors.INSERT_ATTEMPTS", 1)
     monkeypatch.setenv("CLICKHOUSE_URL", "http://svod:hush0hush@127.0.0.1:9/svod")
     result = place.run("crm_lead", feed=True, quiet=False)
     (message,) = failures(result).values()

@@ -36,7 +36,7 @@ def https_front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse
 @pytest.fixture
 def front(https_front: ClickHouseFront, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClickHouseFront]:
     """The HTTPS server for tests of faults: none is left over, and attempts follow each other at once."""
-    monkeypatch.setattr("resources.clickhouse.warehouse.PAUSE_S", 0)
+    monkeypatch.setattr("resources.clickhouse.errors.PAUSE_S", 0)
     https_front.forget_requests()
     yield https_front
     https_front.faults.clear()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from resources.clickhouse import Column, Load, Table, WarehouseError, WarehouseResource
+from resources.clickhouse.load import FLUSH_AFTER_S
 from resources.clickhouse.values import INTEGER
-from resources.clickhouse.warehouse import FLUSH_AFTER_S
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
