@@ -25,6 +25,7 @@ import msgspec
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.util.ssl_ import create_urllib3_context
 
 USER_AGENT = "svod/1 (+requests)"
 HIDDEN = "***"
@@ -141,7 +142,8 @@ class HttpAnswer:
 class HttpSession:
     """One pooled session for a system and process; threads may share it.
 
-    Redirects are not followed (a POST would lose its body), cookies are not kept, certificates are verified.
+    Redirects are not followed (a POST would lose its body), certificates are verified, and cookies are not
+    kept, unless a system knows its sessions by them.
     """
 
     def __init__(
@@ -151,16 +153,23 @@ class HttpSession:
         verify: bool | str = True,
         pool: int = 16,
         secrets: Iterable[str] = (),
+        cookies: bool = False,
+        ciphers: str | None = None,
     ) -> None:
-        """`verify` is True or the path of a CA bundle; `secrets` are hidden in every text of this process."""
+        """`verify` is True or the path of a CA bundle; `secrets` are hidden in every text of this process.
+
+        `ciphers` is OpenSSL's cipher string for a server that the default one refuses, such as
+        `DEFAULT:@SECLEVEL=1`; its certificate is verified all the same.
+        """
         for secret in secrets:
             register_secret(secret)
         self._timeout = (min(10.0, timeout_s), timeout_s)
         self._verify = verify
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json"})
-        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=pool)
+        if not cookies:
+            self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        adapter = _Adapter(ciphers, pool_connections=4, pool_maxsize=pool)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
@@ -228,9 +237,26 @@ class HttpSession:
         finally:
             answer.close()
 
+    def forget_cookies(self) -> None:
+        """Begin a new session at a system that knows its sessions by cookies."""
+        self._session.cookies.clear()
+
     def close(self) -> None:
         """Close pooled connections."""
         self._session.close()
+
+
+class _Adapter(HTTPAdapter):
+    """Connections with the ciphers of one's choice."""
+
+    def __init__(self, ciphers: str | None, **options: Any) -> None:
+        self._ciphers = ciphers
+        super().__init__(**options)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        if self._ciphers:
+            options["ssl_context"] = create_urllib3_context(ciphers=self._ciphers)
+        super().init_poolmanager(*args, **options)
 
 
 class HttpStream:
