@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SYSTEM = "svod"
 FLUSH_AFTER_S = 1.0  # a slow source should not leave its last rows, and its progress, waiting for more
+FLUSH_BYTES = 32 << 20  # of tab-separated lines in one insert
+BY_PARTITION = "do_not_merge_across_partitions_select_final = 1"  # a key never stands in two partitions
 STAGE_LIFE = timedelta(days=2)  # longer than any load that fills one
 _LOAD_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 
@@ -38,7 +41,10 @@ class LoadResult:
 class Load:
     """One load of one table: gathers batches, inserts them, and writes the load log when it is finished.
 
-    Leaving the `with` block without `finish` (an error) writes no log row, so the load is repeated.
+    Leaving the `with` block without `finish` (an error) writes no log row, so the load is repeated. Rows of a
+    `revocable` load (of a mode with a stage) count only from the next `keep` on, and `void` forgets them until
+    then: for sources whose answers turn out broken after their rows have been sent on. `owner` is whose days
+    a load replaces, where a table has several owners.
     """
 
     def __init__(
@@ -48,7 +54,14 @@ class Load:
         asset: str,
         run_id: str = "",
         clock: Callable[[], float] = time.monotonic,
+        *,
+        owner: int | None = None,
+        revocable: bool = False,
     ) -> None:
+        if (owner is None) != (table.owner is None):
+            raise ValueError(
+                f"{table.full_name}: an owner is named where the table has owners, and only there"
+            )
         self.warehouse, self.table, self.asset = warehouse, table, asset
         self.load_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
         self.rows = 0
@@ -59,11 +72,17 @@ class Load:
         self._pending: list[bytes] = []
         self._pending_rows = 0
         self._pending_since = 0.0
+        self._pending_bytes = 0
+        self._header = b""
         self._read_at: datetime | None = None
+        self._owner, self._revocable = owner, revocable
+        self._unkept = 0
+        self.days: Counter[str] = Counter()
         self._context: Mapping[str, str] = {}
         self._progress: tuple[str, str, datetime | None] | None = None
         self._inlet: str | None = None
         self._stage: str | None = None
+        self._scratch: str | None = None
         self._stage_parts: list[str] = []
 
     def __enter__(self) -> Load:
@@ -87,9 +106,10 @@ class Load:
         *,
         progress: tuple[str, str, datetime | None] | None = None,
         context: Mapping[str, str] | None = None,
+        header: bytes = b"",
     ) -> None:
-        """Take a batch of JSON objects; insert when enough are gathered. `context` holds the values of
-        context columns.
+        """Take a batch of JSON objects, or of tab-separated lines if there is a `header`; insert when enough
+        are gathered. `context` holds the values of context columns.
 
         `read_at` is the source's clock when they were read: it becomes `dt_inserted`, so that of two
         overlapping loads the row read last wins. `progress` = (window, progress, source time) is noted once
@@ -97,18 +117,26 @@ class Load:
         """
         if not count and progress is None:
             return
-        if (context or {}) != self._context:
+        if (context or {}) != self._context or header != self._header:
             self.flush()
-            self._context = dict(context or {})
+            self._context, self._header = dict(context or {}), header
         if count:
             self._pending_since = self._pending_since if self._pending else self._clock()
             self._pending.append(body)
             self._pending_rows += count
+            self._pending_bytes += len(body)
             self._read_at = min(self._read_at or read_at, read_at)
         self._progress = progress or self._progress
-        old = bool(self._pending) and self._clock() - self._pending_since >= FLUSH_AFTER_S
-        if old or self._pending_rows >= self.warehouse.insert_rows:
+        if self._full():
             self.flush()
+
+    def _full(self) -> bool:
+        if (
+            self._header
+        ):  # an insert makes parts of many columns, and there is no progress to note: few, large ones
+            return self._pending_bytes >= FLUSH_BYTES
+        old = bool(self._pending) and self._clock() - self._pending_since >= FLUSH_AFTER_S
+        return old or self._pending_rows >= self.warehouse.insert_rows
 
     def flush(self) -> None:
         """Insert what is gathered, then note the progress."""
@@ -119,15 +147,42 @@ class Load:
                 **self._context,
             }
             with self.warehouse.session(f"inserting into {self.table.full_name}") as client:
-                self.warehouse.insert_text(
-                    client, self._inlet or self._open_inlet(client), b"\n".join(self._pending), comment
-                )
+                inlet = self._inlet or self._open_inlet(client)
+                lines = [self._header, *self._pending] if self._header else self._pending
+                self.warehouse.insert_text(client, inlet, b"\n".join(lines), comment, tabs=bool(self._header))
             self.rows += self._pending_rows
-            self._pending, self._pending_rows, self._read_at = [], 0, None
+            self._unkept += self._pending_rows
+            self._forget_pending()
         if self._progress:
             window, progress, source_time = self._progress
             self.warehouse.note_progress(self.asset, window, "open", progress, source_time)
             self._progress = None
+
+    def _forget_pending(self) -> None:
+        self._pending, self._pending_rows, self._pending_bytes, self._read_at = [], 0, 0, None
+
+    def keep(self) -> None:
+        """The rows so far count, whatever comes later."""
+        self.flush()
+        if not self._scratch or not self._unkept:
+            return
+        with self.warehouse.session(f"keeping rows of {self.table.full_name}") as client:
+            found = client.query(f"SELECT DISTINCT _partition_id FROM {self._scratch_sql}").result_rows
+            steps = [f"ATTACH PARTITION ID '{part}' FROM {self._scratch_sql}" for (part,) in found]
+            if steps:
+                client.command(f"ALTER TABLE {self._stage_sql}{self._on_cluster} {', '.join(steps)}")
+            client.command(f"TRUNCATE TABLE {self._scratch_sql}{self._on_cluster} SYNC")
+        self._unkept = 0
+
+    def void(self, *, everything: bool = False) -> None:
+        """Forget the rows since the last `keep`, or all rows of this load."""
+        self._forget_pending()
+        names = [n for n in (self._scratch, self._stage if everything else None) if n]
+        with self.warehouse.session(f"voiding rows of {self.table.full_name}") as client:
+            for name in names if self.rows else []:
+                client.command(f"TRUNCATE TABLE {self._in_database(name)}{self._on_cluster} SYNC")
+        self.rows = 0 if everything else self.rows - self._unkept
+        self._unkept = 0
 
     def rejected(self) -> int:
         """Rows of this load with a value that did not fit."""
@@ -153,7 +208,7 @@ class Load:
 
         `days` are the days that a `replace_window` load holds completely, also those without a row.
         """
-        self.flush()
+        self.keep()
         if self.table.mode != "upsert":
             self._put_in_place(days)
         rejected = self.rejected()
@@ -190,14 +245,10 @@ class Load:
 
         Its name carries the table's fingerprint: it is never altered.
         """
-        table, on_cluster = self.table, self.warehouse._on_cluster
+        table, on_cluster = self.table, self._on_cluster
         target, suffix = table.sql_name, table.fingerprint()
         if table.mode != "upsert":
-            self._sweep(client)
-            suffix = self.load_id
-            self._stage = f"{table.name}__stage_{self.load_id}"
-            client.command(self.warehouse._ddl(table, self._stage))
-            target = self._stage_sql
+            target, suffix = self._make_stage(client), self.load_id
         names = [
             f"{SYSTEM}.{quote(f'{part}__{table.database}__{table.name}__{suffix}')}"
             for part in ("inlet", "typing", "misfits")
@@ -216,34 +267,67 @@ class Load:
             self._stage_parts = names
         self._inlet = inlet
 
+    def _make_stage(self, client: Client) -> str:
+        """Where the rows gather until they are put in place; the name of the table to insert into."""
+        self._sweep(client)
+        self._stage = f"{self.table.name}__stage_{self.load_id}"
+        client.command(self.warehouse._ddl(self.table, self._stage))
+        if not self._revocable:
+            return self._stage_sql
+        self._scratch = f"{self.table.name}__scratch_{self.load_id}"
+        client.command(self.warehouse._ddl(self.table, self._scratch))
+        return self._scratch_sql
+
+    @property
+    def _on_cluster(self) -> str:
+        return self.warehouse._on_cluster
+
+    def _in_database(self, name: str) -> str:
+        return f"{quote(self.table.database)}.{quote(name)}"
+
     @property
     def _stage_sql(self) -> str:
-        return f"{quote(self.table.database)}.{quote(self._stage or '')}"
+        return self._in_database(self._stage or "")
+
+    @property
+    def _scratch_sql(self) -> str:
+        return self._in_database(self._scratch or "")
 
     def _put_in_place(self, days: Sequence[date]) -> None:
         """Swap the stage in: the whole table, or exactly the days that were loaded."""
-        table, on_cluster = self.table, self.warehouse._on_cluster
+        table = self.table
         with self.warehouse.session(f"putting {table.full_name} in place") as client:
             if self._stage is None:  # the source has no rows at all: an empty stage is put in place
                 self._open_inlet(client)
             if table.mode == "snapshot":
-                client.command(f"EXCHANGE TABLES {table.sql_name} AND {self._stage_sql}{on_cluster}")
+                client.command(f"EXCHANGE TABLES {table.sql_name} AND {self._stage_sql}{self._on_cluster}")
                 return
-            filled = {
-                row[0]
-                for row in client.query(f"SELECT DISTINCT {table.day} FROM {self._stage_sql}").result_rows
-            }
-            if stray := filled - set(days):
+            filled = self._filled_days(client)
+            if stray := set(filled) - set(days):
                 raise WarehouseError(
                     f"{table.full_name}: rows of {sorted(stray)[:3]} came with a load of other days"
                 )
             for day in days:
-                what = (
-                    f"REPLACE PARTITION ID '{day:%Y%m%d}' FROM {self._stage_sql}"
-                    if day in filled
-                    else f"DROP PARTITION ID '{day:%Y%m%d}'"
+                partition = f"PARTITION ID '{day:%Y%m%d}" + (
+                    "'" if self._owner is None else f"-{self._owner}'"
                 )
-                client.command(f"ALTER TABLE {table.sql_name}{on_cluster} {what}")
+                step = f"REPLACE {partition} FROM {self._stage_sql}" if day in filled else f"DROP {partition}"
+                client.command(f"ALTER TABLE {table.sql_name}{self._on_cluster} {step}")
+        self.days = Counter({str(day): filled.get(day, 0) for day in days})
+
+    def _filled_days(self, client: Client) -> dict[date, int]:
+        """Day -> rows of the stage, each key once. WarehouseError if there are rows of another owner."""
+        table = self.table
+        owner = quote(table.owner) if table.owner else "0"
+        found = client.query(
+            f"SELECT {table.day} AS day, {owner} AS owner, count() FROM {self._stage_sql} FINAL GROUP BY day, owner"
+            f" SETTINGS {BY_PARTITION}"
+        ).result_rows
+        if strangers := {int(owner) for _, owner, _ in found} - {self._owner or 0}:
+            raise WarehouseError(
+                f"{table.full_name}: rows of {table.owner} {sorted(strangers)[:3]} came with a load of {self._owner}"
+            )
+        return {day: int(rows) for day, _, rows in found}
 
     def _sweep(self, client: Client) -> None:
         """Drop what killed loads of this table left behind; the stage of a younger one may be in use."""
@@ -251,7 +335,8 @@ class Load:
         parts = [
             (SYSTEM, f"{part}__{table.database}__{table.name}__") for part in ("typing", "misfits", "inlet")
         ]
-        for database, prefix in [*parts, (table.database, f"{table.name}__stage_")]:
+        own = [(table.database, f"{table.name}__{part}_") for part in ("stage", "scratch")]
+        for database, prefix in [*parts, *own]:
             found = client.query(
                 "SELECT name FROM system.tables WHERE database = {d:String} AND startsWith(name, {p:String})",
                 parameters={"d": database, "p": prefix},
@@ -264,7 +349,7 @@ class Load:
                     )
 
     def _drop_stage(self, client: Client) -> None:
-        for name in self._stage_parts:
-            client.command(f"DROP TABLE IF EXISTS {name}{self.warehouse._on_cluster} SYNC")
-        client.command(f"DROP TABLE IF EXISTS {self._stage_sql}{self.warehouse._on_cluster} SYNC")
-        self._stage = None
+        names = [self._in_database(name) for name in (self._scratch, self._stage) if name]
+        for name in (*self._stage_parts, *names):
+            client.command(f"DROP TABLE IF EXISTS {name}{self._on_cluster} SYNC")
+        self._stage = self._scratch = None

@@ -39,6 +39,7 @@ READ_SETTINGS = {
     "input_format_json_read_objects_as_strings": 1,
     "input_format_parallel_parsing": 0,  # a batch is small: one thread parses it while the next one is on the wire
     "materialized_views_ignore_errors": 0,
+    "max_partitions_per_insert_block": 0,  # a range of a year is one load
 }
 RESUME_WITHIN_DAYS = 7
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -330,9 +331,17 @@ class WarehouseResource(dg.ConfigurableResource):
 
     # Loading
 
-    def load(self, table: Table, *, asset: str, run_id: str = "") -> Load:
-        """Begin a load. `table` comes from `ensure`."""
-        return Load(self, table, asset, run_id)
+    def load(
+        self,
+        table: Table,
+        *,
+        asset: str,
+        run_id: str = "",
+        owner: int | None = None,
+        revocable: bool = False,
+    ) -> Load:
+        """Begin a load. `table` comes from `ensure`; see `Load`."""
+        return Load(self, table, asset, run_id, owner=owner, revocable=revocable)
 
     def retire_children(
         self, table: Table, owner: str, owners: Sequence[str], before: datetime, where: Mapping[str, str]
@@ -366,17 +375,20 @@ class WarehouseResource(dg.ConfigurableResource):
         with self.session("writing the load log") as client:
             repeat("writing the load log", lambda: client.command(sql, parameters=ticks))
 
-    def insert_text(self, client: Client, target: str, body: bytes, comment: Mapping[str, Any]) -> None:
-        """One insert of JSON rows, repeated when the connection breaks: the same rows again change
-        nothing."""
+    def insert_text(
+        self, client: Client, target: str, body: bytes, comment: Mapping[str, Any], *, tabs: bool = False
+    ) -> None:
+        """One insert of JSON rows, or of tab-separated ones with a header, repeated when the connection
+        breaks: the same rows again change nothing."""
         settings: dict[str, Any] = {**READ_SETTINGS, "log_comment": json.dumps(comment)}
-        body, compression = whole_characters(body), None
+        format_, compression = ("TabSeparatedWithNames" if tabs else "JSONEachRow"), None
+        body = body if tabs else whole_characters(body)
         if not self.engine.embedded:
             body, compression = lz4.frame.compress(body), "lz4"
         repeat(
             f"inserting into {target}",
             lambda: client.raw_insert(
-                target, insert_block=body, fmt="JSONEachRow", settings=settings, compression=compression
+                target, insert_block=body, fmt=format_, settings=settings, compression=compression
             ),
         )
         if self.engine.embedded:
