@@ -1,0 +1,1 @@
+"""The scoring service: tasks, offline conversions and webhooks over HTTP."""
