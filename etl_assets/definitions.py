@@ -8,13 +8,17 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import bitrix24
+from etl_assets import bitrix24, ttm
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.settings import text, warehouse_resource
+from etl_assets.ttm.checks import build_checks as build_ttm_checks
+from etl_assets.ttm.settings import database_resource, hub_resource, ttm_settings
 from resources.http import install_log_redaction
 from schedules.bitrix24 import build_schedules
+from schedules.ttm import build_schedules as build_ttm_schedules
 from sensors.bitrix24_smart_processes import first_load, new_smart_processes
+from sensors.ttm_stopped_tickets import build_sensor
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -26,7 +30,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     install_log_redaction()
     resources: dict[str, Any] = {"warehouse": warehouse_resource(dg.EnvVar("CLICKHOUSE_URL"))}
-    sources = [_bitrix24(resources)]
+    sources = [_bitrix24(resources), _ttm(resources)]
     embedded = text("CLICKHOUSE_URL", "").startswith("chdb:")
     house = dg.Definitions(
         resources={**resources, **(overrides or {})},
@@ -41,11 +45,29 @@ def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
     resources["bitrix24"] = bitrix24_resource(dg.EnvVar("BITRIX24_WEBHOOK_URL"))
     jobs, schedules = build_schedules(settings)
     return dg.Definitions(
-        assets=[*bitrix24.build_assets(settings), *bitrix24.view_specs()],
+        assets=[
+            *bitrix24.build_assets(settings),
+            bitrix24.build_deleted_objects(settings),
+            *bitrix24.view_specs(),
+        ],
         asset_checks=build_checks(),
         jobs=jobs,
         schedules=schedules,
         sensors=[new_smart_processes, first_load],
+    )
+
+
+def _ttm(resources: dict[str, Any]) -> dg.Definitions:
+    settings = ttm_settings()
+    resources |= {"ttm_hub": hub_resource(), "ttm_database": database_resource(settings)}
+    jobs, schedules = build_ttm_schedules(settings)
+    stopped, sensor = build_sensor(settings)
+    return dg.Definitions(
+        assets=[*ttm.build_assets(settings), *ttm.view_specs()],
+        asset_checks=build_ttm_checks(settings),
+        jobs=[*jobs, stopped],
+        schedules=schedules,
+        sensors=[sensor],
     )
 
 

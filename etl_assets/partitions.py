@@ -12,18 +12,24 @@ def daily(start_date: str, timezone: str) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(start_date=start_date, timezone=timezone, end_offset=1)
 
 
-def window_of(context: dg.AssetExecutionContext) -> tuple[datetime | None, datetime | None]:
-    """The half-open window [since, until) of a run's partitions, as aware datetimes.
-
-    The first partition has no lower bound, so that what is older than the start date is not left out, and
-    today's has no upper bound. Raises dagster.Failure when the range ends before it starts: Dagster would
-    make it a green run of nothing.
-    """
-    keys = context.partition_keys
+def days_of(context: dg.AssetExecutionContext) -> list[str]:
+    """The partitions of a run, oldest first. Raises dagster.Failure when the range ends before it starts:
+    Dagster would make it a green run of nothing."""
+    keys = sorted(context.partition_keys)
     if not keys:
         raise dg.Failure(
             "The partition range ends before it starts: give the earlier day first.", allow_retries=False
         )
+    return keys
+
+
+def window_of(context: dg.AssetExecutionContext) -> tuple[datetime | None, datetime | None]:
+    """The half-open window [since, until) of a run's partitions, as aware datetimes.
+
+    The first partition has no lower bound, so that what is older than the start date is not left out, and
+    today's has no upper bound. Raises as `days_of` does.
+    """
+    keys = days_of(context)
     definition = context.assets_def.partitions_def
     assert isinstance(definition, dg.TimeWindowPartitionsDefinition)
     first, last = definition.get_first_partition_key(), definition.get_last_partition_key()
