@@ -34,6 +34,7 @@ from resources.metrika.errors import MetrikaBusy, MetrikaRefusal, failure
 from resources.metrika.objects import ATTRIBUTION, Ask, Counter, Evaluation, Goal, LogRequest, Uploading
 
 UPLOADINGS_PAGE = 1000
+TIDYING_S = 15  # cleaning up is worth a few attempts, not a long wait at the end of a failed run
 _PARALLEL = Backoff(first_s=5, most_s=30)  # a running request must end first
 _STAYS = "If it stays so, check METRIKA_URL and the proxy."
 _TRANSPORT = {
@@ -160,12 +161,12 @@ class MetrikaClient:
     def cancel_log_request(self, counter: int, request_id: int) -> LogRequest:
         """Only a request that is not processed yet can be cancelled."""
         path = f"counter/{counter}/logrequest/{request_id}/cancel"
-        return self._log_request("POST", path, "cancelling a log request")
+        return self._log_request("POST", path, "cancelling a log request", TIDYING_S)
 
     def clean_log_request(self, counter: int, request_id: int) -> LogRequest:
         """Only a processed request can be cleaned."""
         path = f"counter/{counter}/logrequest/{request_id}/clean"
-        return self._log_request("POST", path, "cleaning a log request")
+        return self._log_request("POST", path, "cleaning a log request", TIDYING_S)
 
     @contextmanager
     def part(self, counter: int, request_id: int, number: int) -> Iterator[HttpStream]:
@@ -260,8 +261,8 @@ class MetrikaClient:
     def _get(self, path: str, query: Mapping[str, str], what: str) -> Mapping[str, Any]:
         return self._call("GET", path, what, query=query)
 
-    def _log_request(self, method: str, path: str, what: str) -> LogRequest:
-        return LogRequest.of(_object(self._call(method, path, what), "log_request"))
+    def _log_request(self, method: str, path: str, what: str, give_up_s: float | None = None) -> LogRequest:
+        return LogRequest.of(_object(self._call(method, path, what, give_up_s=give_up_s), "log_request"))
 
     def _call(
         self,
@@ -273,9 +274,11 @@ class MetrikaClient:
         body: bytes | None = None,
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
         once: bool = False,
+        give_up_s: float | None = None,
     ) -> Mapping[str, Any]:
         """The JSON object of a 200; `once`: not repeated where it may have been carried out."""
         waits, crowded, waited = self._waits(), _PARALLEL.waits(self._jitter), 0.0
+        limit = min(self._give_up_s, give_up_s or self._give_up_s)
         headers = self._headers() | ({"Content-Type": "application/json"} if body else {})
         while True:
             after = None
@@ -298,7 +301,7 @@ class MetrikaClient:
             elif lost.error_type == "quota_parallel_requests":
                 wait = next(crowded, wait)
             wait = wait if after is None else after
-            if (waited := waited + wait) > self._give_up_s:
+            if (waited := waited + wait) > limit:
                 raise lost
             self.sleep(wait)
 
