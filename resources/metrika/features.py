@@ -7,6 +7,7 @@ counted from the visit's own first known event. Events at 0, 14, 29, 44, 59 s fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
@@ -30,11 +31,13 @@ DEVICES = {DESKTOP: "desktop", MOBILE: "mobile"}  # device code -> name of its m
 
 # A sorting merge needs a third of a hash join's memory for large days. What outgrows a gigabyte goes to disk.
 SPILL_BYTES = 1 << 30
-SETTINGS = (
-    "join_algorithm = 'full_sorting_merge', join_use_nulls = 0, "
-    "do_not_merge_across_partitions_select_final = 1, "
-    f"max_bytes_before_external_group_by = {SPILL_BYTES}, max_bytes_before_external_sort = {SPILL_BYTES}"
-)
+SETTINGS: Mapping[str, str | int] = {
+    "join_algorithm": "full_sorting_merge",
+    "join_use_nulls": 0,
+    "do_not_merge_across_partitions_select_final": 1,
+    "max_bytes_before_external_group_by": SPILL_BYTES,
+    "max_bytes_before_external_sort": SPILL_BYTES,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,10 @@ class FeatureRules:
 
 
 def features_sql(counter: int, day: date, rules: FeatureRules, database: str = "metrika") -> str:
-    """SELECT of one row a visit of a counter's day, by the columns of `metrika.visit_features`."""
+    """SELECT of one row a visit of a counter's day, by the columns of `metrika.visit_features`.
+
+    To be run with SETTINGS.
+    """
     visits, hits = f"{database}.visits", f"{database}.hits"
     here = f"counter_id = {counter} AND date = '{day}'"
     days = f"date IN ('{day}', '{day + timedelta(days=1)}')" if rules.next_day else f"date = '{day}'"
@@ -91,8 +97,7 @@ SELECT
   m.median_pause AS median_pause, m.mean_pause AS mean_pause, m.std_pause AS std_pause
 FROM (SELECT * FROM {visits} FINAL WHERE {here}) AS v
 LEFT JOIN measured AS m ON v.visit_id = m.visit_id
-{"LEFT JOIN devices AS d ON v.visit_id = d.visit_id" if legacy else ""}
-SETTINGS {SETTINGS}"""
+{"LEFT JOIN devices AS d ON v.visit_id = d.visit_id" if legacy else ""}"""
 
 
 def _legacy_devices(hits: str, visits: str, here: str) -> str:

@@ -106,7 +106,8 @@ def _batch(warehouse: WarehouseResource, where: str) -> NDArray[Any]:
 def selection_sql(counter: int, day: date) -> str:
     """SELECT of the visits of level 4 or higher, by the columns of `metrika.level4_visits`.
 
-    A visit that the rule selects has no score; one that a model selects has more than its threshold.
+    A visit that the rule selects has no score; one that a model selects has more than its threshold. To be
+    run with the SETTINGS of features.
     """
     here = f"counter_id = {counter} AND date = '{day}'"
     return f"""
@@ -119,5 +120,4 @@ FROM (SELECT *, {RULE} AS is_rule FROM metrika.visit_features WHERE {here}) AS f
 LEFT ANY JOIN (
   SELECT visit_id, score, model_version FROM metrika.visit_scores WHERE {here} AND score > threshold
 ) AS s ON s.visit_id = f.visit_id
-WHERE f.is_rule OR s.model_version != ''
-SETTINGS join_algorithm = 'full_sorting_merge', join_use_nulls = 0"""
+WHERE f.is_rule OR s.model_version != ''"""

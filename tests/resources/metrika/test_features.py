@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from etl_assets.metrika.fields import HITS, VISITS
 from etl_assets.metrika.level4_tables import visit_features
 from resources.clickhouse import WarehouseResource
-from resources.metrika.features import FEATURES, FeatureRules, features_sql
+from resources.metrika.features import FEATURES, SETTINGS, FeatureRules, features_sql
 from resources.metrika.models import digest, read_model
 from tests.resources.metrika.slow_features import Hit, Visit, features, legacy_device, seconds
 
@@ -62,7 +62,9 @@ def computed(
 ) -> dict[int, dict[str, Any]]:
     """visit id -> row of the features table."""
     with warehouse.session() as client:
-        found = client.query(features_sql(counter, DAY, rules or FeatureRules(), DATABASE))
+        found = client.query(
+            features_sql(counter, DAY, rules or FeatureRules(), DATABASE), settings=dict(SETTINGS)
+        )
         rows = [dict(zip(found.column_names, row, strict=True)) for row in found.result_rows]
     by_id = {row["visit_id"]: row for row in rows}
     assert len(by_id) == len(rows)
