@@ -89,6 +89,8 @@ def _abonent(row: Any) -> Abonent:
 
 def parse_form(response: Response, asked: int | None = None) -> DeviceForm:
     """Form 31, of the abonent `asked` where that is known. Raises DecodeError also when it is another's."""
+    if not response.table or not response.table[0].startswith(models.DEVICE_FORM + "/"):
+        raise DecodeError("the answer is no device form")
     try:
         form = _typed_form(Reader(response, models.RESPONSES).read())
     except UnknownClass:
@@ -107,7 +109,7 @@ def parse_form_32(response: Response) -> DeviceForm:
 
 
 def _typed_form(root: Any) -> DeviceForm:
-    if not isinstance(root, JavaObject) or root.name != models.DEVICE_FORM:
+    if not isinstance(root, JavaObject) or root.signature != models.signature(models.DEVICE_FORM):
         raise DecodeError("the answer is no device form")
     fields = root.value
     installed = fields[models.FORM_DEVICES]
@@ -137,7 +139,7 @@ def _credentials(fields: list[Any]) -> tuple[str | None, str | None]:
 
 
 def _device(record: Any) -> Device:
-    if not isinstance(record, JavaObject) or record.name != models.DEVICE_RECORD:
+    if not isinstance(record, JavaObject) or record.signature != models.signature(models.DEVICE_RECORD):
         raise DecodeError("a device of the form is no device record")
     fields = record.value
     return Device(
