@@ -30,7 +30,8 @@ def defs(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def schedules(defs: dg.Definitions) -> dict[str, dg.ScheduleDefinition]:
-    return {s.name: s for s in defs.get_repository_def().schedule_defs}
+    found = defs.get_repository_def().schedule_defs
+    return {s.name: s for s in found if s.name.startswith("bitrix24")}
 
 
 def assets_of(defs: dg.Definitions, job: str) -> set[str]:
