@@ -35,11 +35,12 @@ class TrainingConfig(dg.Config):
     """What to learn from, and what to do with the result."""
 
     first_day: str | None = Field(
-        None, description="First day of visits, ISO; all that are loaded by default."
+        default=None, description="First day of visits, ISO; all that are loaded by default."
     )
-    last_day: str | None = Field(None, description="Last day, inclusive.")
+    last_day: str | None = Field(default=None, description="Last day, inclusive.")
     promote: bool | None = Field(
-        None, description="Use the new version at once. By default only if there is no model at all yet."
+        default=None,
+        description="Use the new version at once. By default only if there is no model at all yet.",
     )
 
 

@@ -114,14 +114,16 @@ def choose_threshold(
 ) -> tuple[float, bool]:
     """(threshold, whether it reaches the precision `target`): the one that selects most visits.
 
-    Visits with a greater score are selected. Where no threshold reaches the target, the one of the best
-    precision.
+    Visits with a greater score are selected, so one of 0 never is. Where no threshold reaches the target, the
+    one of the best precision.
     """
     import numpy as np
 
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(good[order])
-    last = np.flatnonzero(np.append(np.diff(ranked) != 0, True))  # equal scores are selected together
+    last = np.flatnonzero(np.append(np.diff(ranked) != 0, True) & (ranked > 0))  # equal ones go together
+    if not len(last):
+        return 0.0, False
     precision = hits[last] / (last + 1)
     enough = np.flatnonzero(precision >= target)
     chosen = int(enough[-1]) if len(enough) else int(np.argmax(precision))
