@@ -98,13 +98,10 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarehouseRes
     rows, visits = [], []
     for number, (features, good) in enumerate(zip(examples.rows, examples.good, strict=True)):
         at = start + timedelta(seconds=number * 80)
-        whole = {
-            n: int(v) if n in ("visit_duration", "page_views") else v for n, v in named(features).items()
-        }
-        device = 2 if number % 50 == 0 else 1
-        rows.append({"counter_id": COUNTER, "date": at.date(), "visit_id": number, "date_time": at} | whole)
-        rows[-1] |= {"device": device, "known_hits": 1, "slots": int(whole["slots"]), "bounce": 0}
-        rows[-1] |= {"slot_range": int(whole["slot_range"])}
+        row: dict[str, Any] = dict(zip(FEATURES.values(), map(float, features), strict=True))
+        row |= {n: int(row[n]) for n in ("visit_duration", "page_views", "slots", "slot_range")}
+        row |= {"counter_id": COUNTER, "date": at.date(), "visit_id": number, "date_time": at}
+        rows.append(row | {"device": 2 if number % 50 == 0 else 1, "known_hits": 1, "bounce": 0})
         goals = [5, GOAL] if good else [5]
         visits.append((COUNTER, at.date(), number, goals))
     with made.session() as client:
