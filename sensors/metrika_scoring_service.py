@@ -76,9 +76,7 @@ def _problem(context: dg.SensorEvaluationContext, task: Row) -> str | None:
     graph = context.repository_def.asset_graph if context.repository_def else None
     partitions = graph.get(RESULT_KEY).partitions_def if graph else None
     if partitions and not partitions.has_partition_key(task["params"]["date"]):
-        return (
-            "There is no such day: it must be over in the counter's zone, and not before METRIKA_START_DATE"
-        )
+        return "This day cannot be loaded: it is not over yet, or lies before METRIKA_START_DATE"
     return None
 
 
@@ -92,9 +90,8 @@ def _sync(instance: dg.DagsterInstance, ledger: Ledger, task: Row, run: dg.Dagst
         if task["run_id"] != run.run_id:
             ledger.task_runs(task["id"], run.run_id)
         done = len(_events(instance, run, dg.DagsterEventType.STEP_SUCCESS))
-        ledger.task_progress(
-            task["id"], min(90, 10 + 16 * done), f"Запуск {run.run_id[:8]}: шагов {done} из 5"
-        )
+        text = f"Запуск {run.run_id[:8]}: шагов {done} из {STEPS}"
+        ledger.task_progress(task["id"], 10 + 80 * done // STEPS, text)
 
 
 def _error_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
