@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-ALL = ("throughput", "full_load", "memory", "tick", "kills")
+ALL = ("throughput", "full_load", "memory", "tick", "kills", "reconcile")
 
 
 def main() -> int:

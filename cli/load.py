@@ -10,7 +10,8 @@ import json
 import signal
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import dagster as dg
 
@@ -19,13 +20,14 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 
 @dataclass(frozen=True)
 class Request:
-    """What to run: assets by key, and for the partitioned ones of them an inclusive range of days."""
+    """What to run: assets by key, an inclusive range of days for the partitioned ones, and run config."""
 
     run_id: str
     assets: list[str]
-    first: str
-    last: str
+    first: str = ""
+    last: str = ""
     feed: bool = False  # what changed since the last load, whatever the range
+    config: dict[str, Any] = field(default_factory=dict)
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -42,7 +44,7 @@ def definitions() -> dg.Definitions:
 
 def execute(request: Request) -> bool:
     """Run it here. False when a step failed."""
-    tags = {RANGE_START: request.first, RANGE_END: request.last}
+    tags = {RANGE_START: request.first, RANGE_END: request.last} if request.first else {}
     if request.feed:
         from etl_assets.loading import FEED_TAG
 
@@ -55,6 +57,7 @@ def execute(request: Request) -> bool:
                 instance=instance,
                 asset_selection=[dg.AssetKey.from_user_string(key) for key in request.assets],
                 run_id=request.run_id,
+                run_config=request.config,
                 tags=tags,
                 raise_on_error=False,
             )

@@ -102,6 +102,22 @@ def backfill(
 
 
 @app.command()
+def reconcile(
+    entities: Annotated[
+        list[str] | None, typer.Argument(help="Tables such as crm_deal; all that can be counted by default.")
+    ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Believe a mass deletion or a loss of rights, this once.")
+    ] = False,
+    deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
+) -> None:
+    """Compare Bitrix24 with the warehouse: mark rows that are gone there, load rows that are missing here."""
+    from cli.reconcile import reconcile as run
+
+    run(entities or [], confirm, deals)
+
+
+@app.command()
 def doctor() -> None:
     """Check every setting and every system behind it, one line each."""
     from cli.doctor import doctor as run

@@ -8,14 +8,18 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import bitrix24, ttm
+from etl_assets import bitrix24, metrika, ttm
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
-from etl_assets.settings import text, warehouse_resource
+from etl_assets.metrika.checks import build_checks as build_metrika_checks
+from etl_assets.metrika.settings import configured as metrika_configured
+from etl_assets.metrika.settings import metrika_resource, metrika_settings
+from etl_assets.settings import given, text, warehouse_resource
 from etl_assets.ttm.checks import build_checks as build_ttm_checks
 from etl_assets.ttm.settings import database_resource, hub_resource, ttm_settings
 from resources.http import install_log_redaction
 from schedules.bitrix24 import build_schedules
+from schedules.metrika import build_schedules as build_metrika_schedules
 from schedules.ttm import build_schedules as build_ttm_schedules
 from sensors.bitrix24_smart_processes import first_load, new_smart_processes
 from sensors.ttm_stopped_tickets import build_sensor
@@ -30,7 +34,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     install_log_redaction()
     resources: dict[str, Any] = {"warehouse": warehouse_resource(dg.EnvVar("CLICKHOUSE_URL"))}
-    sources = [_bitrix24(resources), _ttm(resources)]
+    sources = [_bitrix24(resources), _metrika(resources), _ttm(resources)]
     embedded = text("CLICKHOUSE_URL", "").startswith("chdb:")
     house = dg.Definitions(
         resources={**resources, **(overrides or {})},
@@ -54,6 +58,18 @@ def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
         jobs=jobs,
         schedules=schedules,
         sensors=[new_smart_processes, first_load],
+    )
+
+
+def _metrika(resources: dict[str, Any]) -> dg.Definitions:
+    settings, configured = metrika_settings(), metrika_configured()
+    resources["metrika"] = metrika_resource(dg.EnvVar("METRIKA_TOKEN") if given("METRIKA_TOKEN") else "")
+    jobs, schedules = build_metrika_schedules(settings, running=configured)
+    return dg.Definitions(
+        assets=[*metrika.build_assets(settings), *metrika.view_specs()],
+        asset_checks=build_metrika_checks(settings),
+        jobs=jobs,
+        schedules=schedules,
     )
 
 

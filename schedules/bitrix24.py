@@ -8,6 +8,7 @@ import dagster as dg
 
 from etl_assets.bitrix24.assets import DATABASE, Bitrix24Settings, cron_tag
 from etl_assets.bitrix24.checks import build_checks
+from etl_assets.bitrix24.deleted import KEY as DELETED_OBJECTS
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
 from etl_assets.loading import FEED_TAG
 from etl_assets.partitions import daily, today
@@ -24,8 +25,8 @@ def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.Sche
     for entity in (*ENTITIES, smart_process(0, "any")):
         if cron := settings.cron(entity):
             by_cron[cron].append(entity)
-    nightly = _nightly_checks(settings)
-    built = [nightly, *(_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items()))]
+    feeds = (_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items()))
+    built = [_nightly_checks(settings), _nightly_comparison(settings), *feeds]
     return [job for job, _ in built], [schedule for _, schedule in built]
 
 
@@ -47,6 +48,28 @@ def _nightly_checks(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinit
         execution_timezone=settings.zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Counts and rights, once a night: `{CHECKS_CRON}`, {settings.zone}.",
+    )
+    return job, schedule
+
+
+COMPARISON_CRON = "30 3 * * *"
+
+
+def _nightly_comparison(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinition]:
+    """Which rows are gone from the portal, and which are missing here."""
+    job = dg.define_asset_job(
+        "bitrix24_reconciliation",
+        selection=dg.AssetSelection.assets(DELETED_OBJECTS),
+        executor_def=dg.in_process_executor,
+        description="Marks rows that the portal no longer has, loads rows that are missing here.",
+    )
+    schedule = dg.ScheduleDefinition(
+        name="bitrix24_reconciliation",
+        job=job,
+        cron_schedule=COMPARISON_CRON,
+        execution_timezone=settings.zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Deletions, once a night: `{COMPARISON_CRON}`, {settings.zone}.",
     )
     return job, schedule
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets.bitrix24.deletions import MARKS, Marks
 from etl_assets.bitrix24.entities import ENTITIES, FEED, Entity, smart_process
 from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.reading import READERS, EntityReader
@@ -37,12 +38,14 @@ class Bitrix24Settings:
     """What definitions need to know before a run: read from the environment once, in definitions.py.
 
     `crons` and `types` override the entity table: {entity: cron}, {entity: {column: ClickHouse type}}.
+    `deleted_share_pct`: how much of a table may be found gone at once before somebody must confirm it.
     """
 
     start_date: str = "2020-01-01"
     zone: str = "Europe/Moscow"
     crons: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    deleted_share_pct: float = 20.0
 
     def cron(self, entity: Entity) -> str:
         """The entity's cron, empty if the clock does not load it.
@@ -159,6 +162,8 @@ def load_entity(
         loaded = load_incremental(context, warehouse, table, reader, wanted, reader.after(table))
     else:
         loaded = load_snapshot(context, warehouse, table, reader)
+    if entity.reconciled:
+        Marks(warehouse).restore(loaded.table, loaded.source_time)
     facts.keep()
     if reader.unknown_keys:
         context.log.warning(
@@ -243,18 +248,22 @@ def build_assets(
 
 def view_specs(entities: Iterable[Entity] = ENTITIES) -> list[dg.AssetSpec]:
     """The `bi` views, which loads keep in step with their tables."""
-    return [view_spec(e) for e in entities]
+    return [*(view_spec(e) for e in entities), _view(MARKS.name, MARKS.comment)]
 
 
 def view_spec(entity: Entity) -> dg.AssetSpec:
     """`bi.<entity>`: the current rows of one table."""
+    return _view(entity.name, entity.about)
+
+
+def _view(name: str, about: str) -> dg.AssetSpec:
     return dg.AssetSpec(
-        key=["bi", entity.name],
-        deps=[asset_key(entity)],
+        key=["bi", name],
+        deps=[dg.AssetKey([DATABASE, name])],
         group_name="bi",
         kinds={"clickhouse", "view"},
         owners=OWNERS,
-        description=f"{entity.about}\n\nCurrent rows of `{DATABASE}.{entity.name}`: one a key. "
+        description=f"{about}\n\nCurrent rows of `{DATABASE}.{name}`: one a key. "
         "The load itself keeps the view in step with the table.",
-        metadata={"dagster/table_name": f"bi.{entity.name}"},
+        metadata={"dagster/table_name": f"bi.{name}"},
     )

@@ -27,7 +27,8 @@ class Entity:
 
     `modified` is the column by which the portal reports change: it makes the entity incremental, with daily
     partitions. Without it the entity is a snapshot. `columns` are declared where the portal has no field
-    list for the entity.
+    list for the entity. A row of a `doubtful` entity, whose lists depend on rights row by row, counts as gone
+    only when it was gone at the reconciliation before, too.
     """
 
     name: str
@@ -51,6 +52,16 @@ class Entity:
     title: str = ""
     archived: bool = False
     tombstones: bool = False
+    doubtful: bool = False
+
+    @property
+    def reconciled(self) -> bool:
+        """Whether its ids can be counted by range, so that rows that are gone are found."""
+        return self.strategy == "object"
+
+
+# Short codes of the owners of product rows; a smart process has T and its number in hexadecimal.
+OWNER_CODES = {"crm_lead": "L", "crm_deal": "D", "crm_quote": "Q", "crm_smart_invoice": "SI"}
 
 
 def _c(name: str, kind: Kind = TEXT, comment: str = "", *, source: str = "", **options: Any) -> Column:

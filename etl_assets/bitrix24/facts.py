@@ -43,7 +43,7 @@ class RunFacts:
             wanted = [e for e in wanted if e.name not in self._structures]
         asked = [(e, call) for e in wanted for call in questions(e)]
         objects = [e for e in wanted if e.strategy == "object"] if window else []
-        openings = [(list_call(e, self._guess(e)), window or Window()) for e in objects]
+        openings = [(list_call(e, self.last_known(e)), window or Window()) for e in objects]
         first = [(TYPES_METHOD, {})] if self._types is None else []
         answers = (
             self.client.call_many([*first, *(call for _, call in asked)], openings) if first or asked else []
@@ -61,7 +61,7 @@ class RunFacts:
             if text and at > fresh:
                 self._structures[entity.name] = Structure.parse(text)
 
-    def _guess(self, entity: Entity) -> Structure:
+    def last_known(self, entity: Entity) -> Structure:
         """The structure as it was last, or that of a portal without user fields."""
         if self._warehouse.engine.blank:
             return Structure(universal=entity.universal or entity.contacts)
@@ -75,6 +75,8 @@ class RunFacts:
         if entity.name not in self._structures:
             if entity.name not in self._answers:
                 self.learn([entity])
+            if entity.name in self._structures:  # noted lately
+                return self._structures[entity.name]
             found = describe(entity, self._answers[entity.name])
             self._structures[entity.name] = found
             self._unkept[_note(entity)] = found.dump()

@@ -10,17 +10,16 @@ from typing import Any, ClassVar
 import dagster as dg
 import orjson
 
-from etl_assets.bitrix24.entities import OBJECTS, Entity
+from etl_assets.bitrix24.entities import OBJECTS, OWNER_CODES, Entity
 from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.structure import DATABASE, failure, list_call, relations_call
 from etl_assets.loading import OVERLAP, Batch, Bounds, Spent
-from resources.bitrix24 import CommandError, ListCall, Window
+from resources.bitrix24 import CommandError, ListCall, RecordBatch, Window
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import LOADED_AT, quote
 
 OWNERS_PER_COMMAND = 50
 ROWS_PER_BATCH = 2500
-OWNER_CODES = {"crm_lead": "L", "crm_deal": "D", "crm_quote": "Q", "crm_smart_invoice": "SI"}
 # Answers that mean "this type has no such thing", not "something went wrong".
 NOT_HERE = frozenset({"ENTITY_TYPE_NOT_SUPPORTED", "NOT_FOUND"})
 NO_RIGHT = frozenset({"ACCESS_DENIED"})
@@ -56,6 +55,10 @@ class EntityReader:
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         raise NotImplementedError
 
+    def chosen(self, ids: Sequence[int], ranges: Sequence[tuple[int, int | None]] = ()) -> Iterator[Batch]:
+        """The rows with these ids and those of the id ranges (lo, hi], whenever they changed."""
+        raise NotImplementedError
+
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
         """What is to be done when all rows of the window are in; None for nothing."""
         return None
@@ -63,7 +66,7 @@ class EntityReader:
     def _scan(self, call: ListCall, bounds: Bounds, resume: str | None = None) -> Iterator[Batch]:
         for found in self.client.scan(call, Window(bounds.since, bounds.until), resume=resume):
             self._look_for_unknown(found.body)
-            yield Batch(found.body, found.count, found.read_at, found.days, found.progress)
+            yield _batch(found)
 
     def _look_for_unknown(self, body: bytes) -> None:
         """Keys that answers hold and no column reads.
@@ -88,6 +91,10 @@ class EntityReader:
             yield Batch(b"\n".join(pending), len(pending), at)
 
 
+def _batch(found: RecordBatch) -> Batch:
+    return Batch(found.body, found.count, found.read_at, found.days, found.progress)
+
+
 # Universal answers hold these besides the listed fields; their content stands in other columns or tables.
 _EXPECTED_EXTRAS = frozenset({"contacts", "fm", "entityTypeId", "isRecurring"})
 
@@ -99,7 +106,16 @@ class ObjectReader(EntityReader):
         return [list_call(self.entity, self.structure)]
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        batches = self._scan(self.calls()[0], bounds, resume)
+        return self._complete(self._scan(self.calls()[0], bounds, resume))
+
+    def chosen(self, ids: Sequence[int], ranges: Sequence[tuple[int, int | None]] = ()) -> Iterator[Batch]:
+        call = self.calls()[0]
+        yield from self._complete(_batch(found) for found in self.client.by_ids(call, ids))
+        for lo, hi in ranges:
+            bounds = {f">{call.cursor}": lo} | ({} if hi is None else {f"<={call.cursor}": hi})
+            yield from self._complete(self._scan(call.filtered(bounds), Bounds()))
+
+    def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return map(self._with_relations, batches) if self.structure.apart else batches
 
     def _with_relations(self, batch: Batch) -> Batch:

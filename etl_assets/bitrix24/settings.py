@@ -24,6 +24,7 @@ def bitrix24_settings() -> Bitrix24Settings:
         zone=zone,
         crons=_crons(mapping("BITRIX24_SCHEDULES")),
         types=_types(mapping("BITRIX24_TYPES")),
+        deleted_share_pct=number("BITRIX24_DELETED_SHARE_PCT", 20),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets.bitrix24.deletions import MARKS, hidden
 from etl_assets.bitrix24.entities import Entity
 from resources.bitrix24 import CommandError, ListCall
 from resources.bitrix24.fields import PortalField, columns, parse_fields, universal_keys
@@ -139,6 +140,7 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
         )
     else:
         declared, position = columns(structure.fields, key=entity.key[0], overrides=types)
+    gone = hidden(entity)
     return Table(
         database=DATABASE,
         name=entity.name,
@@ -149,6 +151,8 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
         zone=zone,
         tombstones=entity.tombstones,
         loaded_at_position=position,
+        hidden=gone,
+        needs=(MARKS,) if gone else (),
     )
 
 

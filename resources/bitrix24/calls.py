@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -14,6 +14,11 @@ PAGE = 50
 
 FALSE_MARK = "\u001dfalse"
 """What a JSON `false` becomes in `RecordBatch.body`, so that it differs from the text "false"."""
+
+
+def spelled(params: Mapping[str, Any], name: str) -> str:
+    """`filter` or `FILTER`, whichever the call uses: with both present the portal ignores one."""
+    return name.upper() if any(key in params for key in ("FILTER", "SELECT", "SORT", "ORDER")) else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,12 @@ class ListCall:
     paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
     sort_style: Literal["order", "sort_order"] = "order"
     among: Literal["@", "=", ""] = "@"
+
+    def filtered(self, conditions: Mapping[str, Any]) -> "ListCall":
+        """The same call with further conditions in its filter, in whichever case it spells it."""
+        name = spelled(self.params, "filter")
+        merged = {**(self.params.get(name) or {}), **conditions}
+        return replace(self, params={**self.params, name: merged})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from resources.bitrix24.calls import PAGE, CommandError, ListCall, RecordBatch, Window, fingerprint
-from resources.bitrix24.encode import DateStyle, ListQuery, bracket, spelled
+from resources.bitrix24.encode import DateStyle, ListQuery, bracket
 from resources.bitrix24.envelope import BadAnswer, BadShape, decode, rows_of, whole_number
 from resources.bitrix24.faults import failure
 from resources.bitrix24.packing import Job, Packer
@@ -162,8 +162,7 @@ class Bitrix24Client:
                 more.append(self._ids_job(call, filters[job.key], job.key))
 
     def _ids_job(self, call: ListCall, condition: Mapping[str, Any], index: int) -> Job:
-        params = _merged(call.params, {spelled(call.params, "filter"): condition})
-        query = ListQuery(replace(call, params=params), ALL)
+        query = ListQuery(call.filtered(condition), ALL)
         return Job(index, Command(call.method, query.page(counted=True)))
 
     def server_time(self) -> datetime:

@@ -5,7 +5,7 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal
 from urllib.parse import quote
 
-from resources.bitrix24.calls import ListCall, Window
+from resources.bitrix24.calls import ListCall, Window, spelled
 
 DateStyle = Literal["iso", "sql"]
 REQUIRED_SELECT = ("iblockId",)  # catalog.product.list refuses a select without it
@@ -54,11 +54,6 @@ def literal(moment: datetime, style: DateStyle, zone: tzinfo | None) -> str:
     if style == "iso":
         return moment.isoformat(timespec="seconds")
     return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def spelled(params: Mapping[str, Any], name: str) -> str:
-    """`filter` or `FILTER`, whichever the call uses: with both present the portal ignores one."""
-    return name.upper() if any(key in params for key in ("FILTER", "SELECT", "SORT", "ORDER")) else name
 
 
 class ListQuery:

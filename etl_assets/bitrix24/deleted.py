@@ -1,0 +1,136 @@
+"""The asset `bitrix24/deleted_objects`: what is gone from the portal is marked, what is missing is loaded."""
+
+import dagster as dg
+from pydantic import Field
+
+from etl_assets.bitrix24.assets import Bitrix24Settings
+from etl_assets.bitrix24.comparing import Compared, Comparer, counted_entities, guard_rights
+from etl_assets.bitrix24.deletions import MARKS
+from etl_assets.bitrix24.entities import Entity
+from etl_assets.loading import OWNERS, column_schema
+from resources.bitrix24 import Bitrix24Resource
+from resources.clickhouse import WarehouseResource
+from resources.errors import PermanentSourceError
+
+KEY = dg.AssetKey([MARKS.database, MARKS.name])
+ABOUT = """Rows that the portal no longer has. The tables keep such rows as they were read; the `bi` views
+leave them out, and show them again when the portal has them again.
+
+A run counts the ids of each entity by range, on the portal and here, looks closer where the counts differ,
+asks for every candidate by its id, marks what is gone and loads what is missing. Nothing is marked when an
+answer was refused or cut short, when more than `BITRIX24_DELETED_SHARE_PCT` of a table would go at once, or
+when the webhook's user sees less than the time before: that looks like lost rights. Users are never marked:
+who was dismissed has `ACTIVE = N`.
+
+**Grain** one row per entity, id, detected_at.  \n**Freshness** `30 3 * * *`.  \n**Source** the list methods
+of the entities: counts and ids."""
+
+
+class Reconcile(dg.Config):
+    """What to compare. `confirm`: believe mass deletions, and a loss of rights, this once."""
+
+    entities: list[str] = Field(default_factory=list)
+    confirm: bool = False
+
+
+def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=KEY,
+        group_name=MARKS.database,
+        kinds={"bitrix24", "clickhouse"},
+        owners=OWNERS,
+        pool=MARKS.database,
+        tags={"source": "bitrix24", "pii": ""},
+        metadata={
+            "dagster/table_name": MARKS.full_name,
+            "dagster/column_schema": column_schema(MARKS),
+        },
+        description=ABOUT,
+        op_tags={"dagster/priority": "-2"},  # after the loads of the same run
+        check_specs=[
+            dg.AssetCheckSpec("as_many_rows", asset=KEY, description="Counts agreed, or were made to agree.")
+        ],
+    )
+    def deleted_objects(
+        context: dg.AssetExecutionContext,
+        config: Reconcile,
+        bitrix24: Bitrix24Resource,
+        warehouse: WarehouseResource,
+    ) -> dg.MaterializeResult:
+        warehouse.ensure(MARKS)
+        chosen = _chosen(config, warehouse)
+        guard_rights(bitrix24.client, warehouse, confirmed=config.confirm)
+        comparer = Comparer(
+            bitrix24.client,
+            warehouse,
+            settings,
+            confirmed=config.confirm,
+            run_id=context.run.run_id,
+            log=context.log.info,
+        )
+        done, failed = compare_all(context, comparer, chosen)
+        if failed:
+            said = "; ".join(f.description or "failed" for f in failed)
+            raise dg.Failure(said, metadata={"compared": table_of_results(done)}, allow_retries=False)
+        return reported(warehouse, done)
+
+    return deleted_objects
+
+
+def _chosen(config: Reconcile, warehouse: WarehouseResource) -> list[Entity]:
+    known = {e.name: e for e in counted_entities(warehouse)}
+    if unknown := sorted(set(config.entities) - set(known)):
+        raise PermanentSourceError(
+            f"There is nothing to compare of {', '.join(unknown)}; there are {', '.join(known)}."
+        )
+    return [known[name] for name in config.entities] or list(known.values())
+
+
+def compare_all(
+    context: dg.AssetExecutionContext, comparer: Comparer, entities: list[Entity]
+) -> tuple[list[Compared], list[dg.Failure]]:
+    """Compare one after another: an entity that fails never stops the others."""
+    done: list[Compared] = []
+    failed: list[dg.Failure] = []
+    for entity in entities:
+        try:
+            done.append(comparer.compare(entity))
+        except dg.Failure as failure:
+            context.log.error("%s", failure.description)
+            failed.append(failure)
+    return done, failed
+
+
+def table_of_results(done: list[Compared]) -> dg.MarkdownMetadataValue:
+    head = (
+        "| entity | there | here | marked | restored | loaded | waiting | requests | |\n|---|"
+        + "---:|" * 7
+        + "---|"
+    )
+    figures = ("rows_there", "rows_here", "marked", "restored", "loaded", "waiting", "requests", "note")
+    rows = [f"| {d.entity} | {' | '.join(str(getattr(d, name)) for name in figures)} |" for d in done]
+    return dg.MetadataValue.md("\n".join([head, *rows]))
+
+
+def reported(warehouse: WarehouseResource, done: list[Compared]) -> dg.MaterializeResult:
+    marks = f"SELECT count(), countIf(restored_at IS NULL) FROM {MARKS.sql_name} FINAL"
+    rows, gone = warehouse.query(marks)[0]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": int(rows),
+            "rows_gone": int(gone),
+            "rows_marked": sum(d.marked for d in done),
+            "rows_restored": sum(d.restored for d in done),
+            "rows_loaded": sum(d.loaded for d in done),
+            "http_requests": sum(d.requests for d in done),
+            "compared": table_of_results(done),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="as_many_rows",
+                passed=not any(d.waiting for d in done),
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"compared": len(done), "rows_waiting": sum(d.waiting for d in done)},
+            )
+        ],
+    )
