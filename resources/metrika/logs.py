@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -147,7 +147,7 @@ class LogReader:
 
     # The log itself
 
-    def pieces(self, ask: Ask) -> Iterator[Piece]:
+    def pieces(self, ask: Ask) -> Generator[Piece]:
         """The whole log, or an error. Its request is cleaned, or cancelled, whatever happens."""
         before, left = replace(self.downloaded), ORDERS
         while True:
