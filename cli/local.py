@@ -73,8 +73,41 @@ SANDBOXES = (
         defaults={"BITRIX24_RATE_CAPACITY": "250", "BITRIX24_RATE_PER_SECOND": "5"},
         options=lambda deals: ["--deals", str(deals), "--rate", "250/5", "--operating", "absent"],
     ),
+    Sandbox(
+        "ttm",
+        setting="TTM_URL",
+        url="http://127.0.0.1:8027",
+        needs=("TTM_SERVER", "TTM_TOKEN", "TTM_KEY"),
+        settings={
+            "TTM_SERVER": "ws://127.0.0.1:8765",
+            "TTM_PORT": "8765",
+            "TTM_TOKEN": "sandbox",
+            "TTM_KEY": "sandbox0key0of0hub",
+            "TTM_EMAIL": "sandbox@example.org",
+            "TTM_PASSWORD": "sandbox0password",
+            "TTM_FILTER_ARREARS": "sandbox-arrears",
+            "TTM_FILTER_STOPPED": "sandbox-stopped",
+        },
+        options=lambda deals: ["--change-every", "15"],
+        days=3,
+    ),
 )
-SERVICES: tuple[Service, ...] = ()
+SERVICES: tuple[Service, ...] = (
+    Service(
+        "ttm hub",
+        source="ttm",
+        command=[sys.executable, "-m", "services.ttm_hub"],
+        url="http://127.0.0.1:8765/metrics",
+        demo=True,
+    ),
+    Service(
+        "ttm link",
+        source="ttm",
+        command=[sys.executable, "-m", "services.ttm_connector", "--health-port", "8766"],
+        url="http://127.0.0.1:8766/",
+        demo=True,
+    ),
+)
 
 
 def sandbox_of(source: str) -> Sandbox:
