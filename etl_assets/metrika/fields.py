@@ -16,6 +16,7 @@ from resources.clickhouse.plain import (
     INT16,
     INT32,
     INT64,
+    PLACE,
     STRING,
     UINT8,
     UINT16,
@@ -88,6 +89,7 @@ def _utm(prefix: str) -> Iterator[Column]:
 
 
 _LOADED = Column(REQUEST_ID, REQUEST_ID, UINT32, "Номер запроса логов", context=True, plain=True)
+_PLACE = Column("row_number", "first_row", PLACE, "Место строки в выгрузке, с нуля", context=True, plain=True)
 
 VISITS = Log(
     "visits",
@@ -158,6 +160,7 @@ VISITS = Log(
         _c("params_key1", "ym:s:parsedParamsKey1", list_of(STRING), "Параметры визита, уровень 1"),
         _c("params_key2", "ym:s:parsedParamsKey2", list_of(STRING), "Параметры визита, уровень 2"),
         _LOADED,
+        _PLACE,
     ),
     ("counter_id", "date", "visit_id"),
     "Визиты Яндекс.Метрики, по одной строке на визит",
@@ -205,6 +208,7 @@ HITS = Log(
         _c("params_key1", "ym:pv:parsedParamsKey1", list_of(STRING), "Параметры, уровень 1"),
         _c("params_key2", "ym:pv:parsedParamsKey2", list_of(STRING), "Параметры, уровень 2"),
         _LOADED,
+        _PLACE,
     ),
     ("counter_id", "date", "watch_id"),
     "События Яндекс.Метрики, по одной строке на событие",

@@ -19,6 +19,7 @@ _KEY = (
     _c("date", DAY, "День визита в часовом поясе счётчика"),
     _c("visit_id", UINT64, "Визит"),
 )
+_PLACE = _c("row_number", UINT32, "Место визита в выгрузке, с нуля")
 _DEVICE = _c("device", UINT8, "1 компьютер, 2 телефон, 3 планшет, 4 ТВ, 0 нет данных")
 _SLOTS = _c("slots", UINT16, "Занятые 15-секундные слоты от первого известного события")
 
@@ -42,6 +43,7 @@ def visit_features(shown: str) -> Table:
         "visit_features",
         "Признаки визитов для моделей уровня 4+, по одной строке на визит",
         _c("client_id", UINT64, "Посетитель (ClientID Метрики)"),
+        _PLACE,
         _c("date_time", moment(shown), "Начало визита"),
         _c("visit_duration", UINT32, "Длительность, секунды; признак duration"),
         _c("page_views", INT32, "Просмотры; признак pageViews"),
@@ -76,6 +78,7 @@ def level4_visits(shown: str) -> Table:
         "level4_visits",
         "Визиты уровня 4 и выше, по одной строке на визит",
         _c("client_id", UINT64, "Посетитель (ClientID Метрики)"),
+        _PLACE,
         _c("date_time", moment(shown), "Начало визита"),
         _c("visit_duration", UINT32, "Длительность, секунды"),
         _DEVICE,

@@ -143,6 +143,7 @@ class Load:
         if self._pending:
             comment = {
                 "load": self.load_id,
+                "first_row": str(self.rows),
                 "read_at": str(int((self._read_at or self._started).timestamp())),
                 **self._context,
             }

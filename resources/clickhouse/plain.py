@@ -23,6 +23,9 @@ def _reads_as(type_: str) -> Kind:
 UINT8, UINT16, UINT32, UINT64 = map(_reads_as, ("UInt8", "UInt16", "UInt32", "UInt64"))
 INT16, INT32, INT64 = map(_reads_as, ("Int16", "Int32", "Int64"))
 
+# For a context column `first_row`, which every insert carries: a row's place among all rows of its load.
+PLACE = Kind("place", "UInt32", lambda v, zone: f"toUInt32OrZero({v}) + rowNumberInBlock()", loose=True)
+
 WORD = Kind("word", "LowCardinality(String)", lambda v, zone: v, loose=True)
 STRING = Kind("string", "String", lambda v, zone: v, loose=True)
 

@@ -89,8 +89,8 @@ WITH
   ){_legacy_devices(hits, visits, here) if legacy else ""}
 SELECT
   v.counter_id AS counter_id, v.date AS date, v.visit_id AS visit_id, v.client_id AS client_id,
-  v.date_time AS date_time, v.visit_duration AS visit_duration, v.page_views AS page_views,
-  v.bounce AS bounce,
+  v.row_number AS row_number, v.date_time AS date_time, v.visit_duration AS visit_duration,
+  v.page_views AS page_views, v.bounce AS bounce,
   {"d.device" if legacy else "v.device_category"} AS device,
   length(arrayDistinct(v.watch_ids)) AS listed_hits, m.known_hits AS known_hits,
   m.slots AS slots, m.slot_range AS slot_range, m.slots / (v.visit_duration / 60 + 1) AS slot_density,
@@ -105,7 +105,7 @@ def _legacy_devices(hits: str, visits: str, here: str) -> str:
     cut = "toUInt64(substring(toString(watch_id), 1, 19))"
     return f""",
   devices AS (
-    SELECT {cut} AS visit_id, argMin(device_category, (date_time, watch_id)) AS device
+    SELECT {cut} AS visit_id, argMin(device_category, (row_number, date_time, watch_id)) AS device
     FROM {hits} FINAL
     WHERE {here} AND {cut} IN (SELECT visit_id FROM {visits} WHERE {here})
     GROUP BY visit_id

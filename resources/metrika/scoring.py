@@ -113,6 +113,7 @@ def selection_sql(counter: int, day: date) -> str:
     return f"""
 SELECT
   f.counter_id AS counter_id, f.date AS date, f.visit_id AS visit_id, f.client_id AS client_id,
+  f.row_number AS row_number,
   f.date_time AS date_time, f.visit_duration AS visit_duration, f.device AS device,
   if(f.is_rule, NULL, s.score) AS score, if(f.is_rule, 'rule', 'model') AS reason, f.slots AS slots,
   if(f.is_rule, '', s.model_version) AS model_version
