@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from resources.clickhouse import Table, WarehouseResource
+from resources.clickhouse.load import BY_PARTITION
 from resources.clickhouse.table import LOADED_AT, quote
 from resources.clickhouse.warehouse import LoadResult, SchemaChange
 
@@ -272,7 +273,8 @@ def report(
     """Metadata and check results of a finished load; `asset` names it where one step loads several."""
     table, spent, result = loaded.table, loaded.spent, loaded.result
     alive = f" WHERE {table.alive_sql}" if table.alive_sql else ""
-    rows = int(warehouse.query(f"SELECT count() FROM {table.sql_name} FINAL{alive}")[0][0])
+    apart = f" SETTINGS {BY_PARTITION}" if table.day else ""
+    rows = int(warehouse.query(f"SELECT count() FROM {table.sql_name} FINAL{alive}{apart}")[0][0])
     metadata: dict[str, Any] = {
         "dagster/row_count": rows,
         "dagster/table_name": table.full_name,
@@ -292,8 +294,8 @@ def report(
         metadata["watermark"] = dg.MetadataValue.timestamp(loaded.watermark)
     if loaded.change:
         metadata["schema_change"] = _change_text(loaded.change)
-    if day_column:
-        counts = rows_by_day(warehouse, table, day_column, zone)
+    if table.day or day_column:
+        counts = rows_by_day(warehouse, table, day_column or "", zone)
         if counts:
             metadata["rows_by_day"] = dg.MetadataValue.md(plot_days(counts))
     if context.assets_def.partitions_def is not None:  # a snapshot may share a run with partitions
@@ -357,7 +359,7 @@ def _checks(loaded: Loaded) -> list[dg.AssetCheckResult]:
             metadata={
                 "rows_rejected": rejected,
                 "look": "SELECT * FROM svod.rejected_rows WHERE "
-                f"table_name = '{loaded.table.full_name}' AND load_id = '{loaded.result.load_id}'",
+                f"table_name = '{loaded.table.full_name}' AND load_id IN ('{loaded.result.load_id}')",
             },
         ),
         dg.AssetCheckResult(
@@ -378,7 +380,14 @@ def _change_text(change: SchemaChange) -> str:
 
 
 def rows_by_day(warehouse: WarehouseResource, table: Table, column: str, zone: str) -> list[tuple[date, int]]:
-    """(day, rows) of the last days that have rows, by a DateTime64 column of the table."""
+    """(day, rows) of the last days that have rows: of the table's own days, else by a DateTime64 column."""
+    if table.day:  # few partitions are read, not the whole table
+        found = warehouse.query(
+            f"SELECT {table.day} AS day, count() FROM {table.sql_name} FINAL "
+            f"WHERE {table.day} > (SELECT max({table.day}) FROM {table.sql_name}) - {PLOT_DAYS} "
+            f"GROUP BY day ORDER BY day SETTINGS {BY_PARTITION}"
+        )
+        return [(day, int(count)) for day, count in found]
     key = ", ".join(quote(k) for k in table.key)
     found = warehouse.query(
         f"SELECT toDate({quote(column)}, '{zone}') AS day, uniqExact({key}) FROM {table.sql_name} "
