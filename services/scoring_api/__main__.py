@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 from typing import Annotated
 
@@ -40,6 +41,8 @@ def serve(
             "SCORING_ADMIN_TOKEN, or start with --without-admin-token."
         )
     service = create_app(Service(settings))
+    gc.collect()
+    gc.freeze()  # what lives as long as the process need not be looked through while requests wait
     uvicorn.run(
         service, host=host, port=port, access_log=False, server_header=False, timeout_graceful_shutdown=10
     )
