@@ -307,7 +307,7 @@ def report(
                 view, metadata={"dagster/table_name": f"bi.{table.name}", "dagster/row_count": rows}
             )
         )
-    return dg.MaterializeResult(asset_key=asset, metadata=metadata, check_results=_checks(loaded))
+    return dg.MaterializeResult(asset_key=asset, metadata=metadata, check_results=_checks(loaded, asset))
 
 
 def _window_text(bounds: Bounds) -> str:
@@ -348,12 +348,13 @@ def check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def _checks(loaded: Loaded) -> list[dg.AssetCheckResult]:
+def _checks(loaded: Loaded, asset: dg.AssetKey | None) -> list[dg.AssetCheckResult]:
     rejected, change = loaded.result.rejected, loaded.change
     drifted = bool(change.added or change.retyped) and not change.created
     return [
         dg.AssetCheckResult(
             check_name="rejected_rows",
+            asset_key=asset,
             passed=rejected == 0,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
@@ -364,6 +365,7 @@ def _checks(loaded: Loaded) -> list[dg.AssetCheckResult]:
         ),
         dg.AssetCheckResult(
             check_name="schema_drift",
+            asset_key=asset,
             passed=not drifted,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={"change": _change_text(change)},
