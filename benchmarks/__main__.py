@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-ALL = ("throughput", "full_load", "memory", "tick", "kills", "reconcile")
+ALL = ("throughput", "full_load", "memory", "tick", "kills", "reconcile", "ttm_hub")
 
 
 def main() -> int:
