@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -22,6 +23,7 @@ from resources.mts_vats.gwt_rpc import DecodeError
 from resources.mts_vats.parse import parse_form, parse_form_32, parse_list
 from resources.mts_vats.payloads import FILTERS, Filter, ScopeSlot
 from resources.mts_vats.session import (
+    BadAnswer,
     Cabinet,
     Counters,
     ProtocolDrift,
@@ -35,6 +37,7 @@ MOST_PAGES = 1000
 LIST_PASSES = 3
 MOST_BROKEN_IN_A_ROW = 10
 PROBED = 5  # abonents that are tried when the enum of forms has changed
+REDEPLOYS = 3
 NEIGHBOURS = 3  # constants to either side of the old one that are tried for each
 Parsed = TypeVar("Parsed")
 Status = Literal["ok", "no_form", "no_credentials", "error"]
@@ -56,19 +59,15 @@ class Trunk:
         return (self.form.phone if self.form else None) or full_phone(self.abonent.phone)
 
 
-class ShapeError(PermanentSourceError):
-    """An answer came that cannot be read; the text says what was seen of it."""
-
-
-class NoForm(PermanentSourceError):
-    """The cabinet has neither form for an abonent."""
+class NoForm(RemoteError):
+    """The cabinet has neither form for an abonent; the text is what it said of the device form."""
 
 
 class IncompleteError(PermanentSourceError):
     """Some trunks could not be read. `missing` maps their abonent ids to why."""
 
     def __init__(self, cabinet: str, missing: dict[int, str], total: int, stopped: bool = False) -> None:
-        shown = "; ".join(f"{id_}: {why}" for id_, why in list(missing.items())[:20])
+        shown = "; ".join(f"{id_} ({why.rstrip('.')})" for id_, why in list(missing.items())[:20])
         more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
         said = f"{len(missing)} of {total} trunks could not be read: {shown}{more}"
         if stopped:
@@ -124,7 +123,7 @@ class MtsVatsClient:
             if not said:
                 return found
         raise TransientSourceError(
-            f"Cabinet {self.cabinet.name}: the list of abonents was not whole in {LIST_PASSES} readings; {said}."
+            f"Cabinet {self.cabinet.name}: the list was not whole in any of {LIST_PASSES} readings; {said}."
         )
 
     def _list_once(self) -> tuple[list[Abonent], str]:
@@ -201,7 +200,7 @@ class MtsVatsClient:
         try:
             return parse(response)
         except DecodeError as error:
-            raise ShapeError(
+            raise BadAnswer(
                 f"Cabinet {self.cabinet.name}, {doing}: {error}. The answer has {what_was_seen(response)}. "
                 "If the shapes of the cabinet have changed, see docs/mts_vats.md."
             ) from None
@@ -214,62 +213,71 @@ class MtsVatsClient:
             form = self.form(abonent.id)
         except NoForm as refusal:
             return Trunk(abonent, None, "no_form", self.session.now(), refusal.description)
-        except (ShapeError, RemoteError, TransientSourceError) as failure:
+        except (BadAnswer, RemoteError, TransientSourceError) as failure:
             return Trunk(abonent, None, "error", self.session.now(), failure.description)
         return Trunk(abonent, form, "ok" if form.login else "no_credentials", self.session.now())
 
     def form(self, abonent: int) -> DeviceForm:
-        """Form 31, or form 32 where there is none. Raises NoForm, ShapeError, RemoteError."""
-        device, fallback = self._ordinals(abonent)
+        """Form 31, or form 32 where there is none. Raises NoForm, BadAnswer, RemoteError."""
+        for _ in range(REDEPLOYS):
+            self._find_forms(abonent)
+            spoken = self.session.protocol
+            try:
+                return self._secret(self._either_form(abonent))
+            except (RemoteError, BadAnswer):
+                if self.session.protocol is spoken:
+                    raise
+        raise ProtocolDrift(f"Cabinet {self.cabinet.name}: it was redeployed {REDEPLOYS} times in a minute.")
+
+    def _either_form(self, abonent: int) -> DeviceForm:
         try:
-            form = self._form(abonent, device, lambda r: parse_form(r, abonent))
+            return self._form(abonent, 0, lambda r: parse_form(r, abonent))
         except RemoteError as refusal:
             try:
-                form = self._form(abonent, fallback, parse_form_32)
+                return self._form(abonent, 1, parse_form_32)
             except RemoteError:
-                raise NoForm(refusal.description or "") from None
+                raise NoForm(f"{refusal.description}", refusal.thrown) from None
+
+    def _secret(self, form: DeviceForm) -> DeviceForm:
         if not self._secrets:
             return replace(form, password=None)
         if form.password:
             register_secret(form.password)
         return form
 
-    def _form(self, abonent: int, ordinal: int, parse: Callable[[Response], DeviceForm]) -> DeviceForm:
-        doing = f"form {ordinal} of {abonent}"
-        response = self.session.call(
-            doing, DISPATCHER_ENDPOINT, lambda p: payloads.get_form(p, self.session.base, abonent, ordinal)
-        )
-        return self._decoded(doing, response, parse)
+    def _form(
+        self, abonent: int, which: Literal[0, 1], parse: Callable[[Response], DeviceForm], step: int = 0
+    ) -> DeviceForm:
+        """The device form or the one that stands in for it; `step` constants beside the known one."""
 
-    def _ordinals(self, abonent: int) -> tuple[int, int]:
-        """The constants of the two forms.
+        def body(protocol: Protocol) -> bytes:
+            return payloads.get_form(protocol, self.session.base, abonent, protocol.ordinals[which] + step)
 
-        After a redeploy that changed their enum and hid its names, the constants near the old ones are tried:
-        the device form is the one that says it is this abonent's.
-        """
-        protocol = self.session.protocol
-        if protocol.ordinals_known:
-            return protocol.ordinals
+        doing = f"{('device', 'fallback')[which]} form of {abonent}"
+        return self._decoded(doing, self.session.call(doing, DISPATCHER_ENDPOINT, body), parse)
+
+    def _find_forms(self, abonent: int) -> None:
+        """After a redeploy that changed the enum of forms and hid its names, try the constants near the old
+        ones: the device form is the one that says it is this abonent's."""
+        if self.session.protocol.ordinals_known:
+            return
         with self._probing:
             protocol = self.session.protocol
             if protocol.ordinals_known:  # another thread has found them
-                return protocol.ordinals
+                return
             self._probes += 1
             first, second = protocol.ordinals
             for step in sorted(range(-NEIGHBOURS, NEIGHBOURS + 1), key=lambda n: (abs(n), -n)):
-                try:
-                    self._form(abonent, first + step, lambda r: parse_form(r, abonent))
-                except (RemoteError, ShapeError):
-                    continue
-                self.session.learned_ordinals((first + step, second + step))
-                return first + step, second + step
+                with suppress(RemoteError, BadAnswer):
+                    self._form(abonent, 0, lambda r: parse_form(r, abonent), step)
+                    self.session.learned_ordinals((first + step, second + step))
+                    return
             if self._probes >= PROBED:
                 raise ProtocolDrift(
                     f"Cabinet {self.cabinet.name}: the enum of forms has changed, and none of its constants "
                     f"{first - NEIGHBOURS} to {first + NEIGHBOURS} is the device form of {PROBED} abonents. "
                     "See docs/mts_vats.md on pins."
                 )
-        return protocol.ordinals
 
     # Both
 
@@ -290,8 +298,8 @@ class MtsVatsClient:
             yield trunk
         if refused == len(abonents) >= MOST_BROKEN_IN_A_ROW:
             raise PermanentSourceError(
-                f"Cabinet {self.cabinet.name}: it has a form of none of {refused} trunks. The login may lack the "
-                "right to see them, or the forms have moved: see docs/mts_vats.md on pins."
+                f"Cabinet {self.cabinet.name}: it has a form of none of {refused} trunks. The login may lack "
+                "the right to see them, or the forms have moved: see docs/mts_vats.md on pins."
             )
 
     def trunks(self) -> list[Trunk]:

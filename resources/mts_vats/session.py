@@ -67,10 +67,13 @@ class Cabinet:
 class RemoteError(PermanentSourceError):
     """The cabinet executed the call and threw an exception."""
 
-    def __init__(self, doing: str, thrown: RemoteException) -> None:
-        said = f": {thrown.message}" if thrown.message else ""
-        super().__init__(redact(f"{doing}: the cabinet answered {thrown.name or 'an exception'}{said}"))
+    def __init__(self, description: str, thrown: RemoteException) -> None:
+        super().__init__(redact(description))
         self.thrown = thrown
+
+
+class BadAnswer(PermanentSourceError):
+    """An answer came that cannot be read; the text says what was seen of it."""
 
 
 class ProtocolDrift(PermanentSourceError):
@@ -278,7 +281,8 @@ class Session:
                 return response
             thrown = parse_exception(response)
             if not _is_drift(thrown):
-                raise RemoteError(doing, thrown)
+                said = f"{thrown.name or 'an exception'}{f': {thrown.message}' if thrown.message else ''}"
+                raise RemoteError(f"{doing}: the cabinet answered {said}", thrown)
             if "discovery" not in again:
                 said = "the cabinet rejects the request also after a new discovery"
                 raise ProtocolDrift(redact(f"{doing}: {said}: {thrown.message}"))
@@ -311,13 +315,13 @@ class Session:
             if answer.status in (401, 403):
                 raise _SessionExpired
             if answer.status != 200:
-                raise PermanentSourceError(f"{doing}: status {answer.status}; check the cabinet's address.")
+                raise BadAnswer(f"{doing}: status {answer.status}; check the cabinet's address.")
             try:
                 return lex(answer.body)
             except NotRpc:
                 raise _NotYet(f"{len(answer.body)} bytes that are no answer of the service") from None
             except DecodeError as error:
-                raise PermanentSourceError(f"{doing}: the answer is malformed, {error}.") from None
+                raise BadAnswer(f"{doing}: the answer is malformed, {error}.") from None
 
         return self._patiently(doing, once, repeat=repeat)
 
