@@ -22,6 +22,7 @@ from schedules.bitrix24 import build_schedules
 from schedules.metrika import build_schedules as build_metrika_schedules
 from schedules.ttm import build_schedules as build_ttm_schedules
 from sensors.bitrix24_smart_processes import first_load, new_smart_processes
+from sensors.metrika_conversions import build_sensor as build_conversions_sensor
 from sensors.ttm_stopped_tickets import build_sensor
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -46,7 +47,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
 
 def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
     settings = bitrix24_settings()
-    resources["bitrix24"] = bitrix24_resource(dg.EnvVar("BITRIX24_WEBHOOK_URL"))
+    resources["bitrix24"] = bitrix24_resource(later=True)
     jobs, schedules = build_schedules(settings)
     return dg.Definitions(
         assets=[
@@ -70,6 +71,7 @@ def _metrika(resources: dict[str, Any]) -> dg.Definitions:
         asset_checks=build_metrika_checks(settings),
         jobs=jobs,
         schedules=schedules,
+        sensors=[build_conversions_sensor(settings, running=configured)],
     )
 
 
