@@ -90,10 +90,27 @@ class ScoringServiceResource(dg.ConfigurableResource):
 
 
 class TaskMetrikaResource(MetrikaResource):
-    """Metrika with the usual token; in a run that works for a task of the service, with the task's."""
+    """Metrika with the token of METRIKA_TOKEN; in a run that works for a task of the service, the task's.
+
+    So a task that brings its own token runs where the environment has none.
+    """
+
+    _of_task: str | None = PrivateAttr(default=None)
+
+    @property
+    def client(self) -> MetrikaClient:
+        """Raises PermanentSourceError without a token."""
+        if self._client is None:
+            self._client = self.client_for(self._of_task or os.environ.get("METRIKA_TOKEN", ""))
+        return self._client
+
+    @classmethod
+    def like(cls, usual: MetrikaResource) -> "TaskMetrikaResource":
+        """With the same settings."""
+        return cls(**{name: getattr(usual, name) for name in MetrikaResource.model_fields if name != "token"})
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Take the task's token. Raises PermanentSourceError without such a task."""
+        """Take the token. Raises PermanentSourceError without such a task."""
         task_id = context.run.tags.get(TASK_TAG) if context.run else None
         if not task_id:
             return
@@ -102,7 +119,7 @@ class TaskMetrikaResource(MetrikaResource):
             task = ledger.task(uuid.UUID(task_id))
             if task is None:
                 raise PermanentSourceError(f"There is no task {task_id}.")
-            self._client = self.client_for(ledger.token(task["token_id"]))
+            self._of_task = ledger.token(task["token_id"])
         except LedgerError as error:
             raise PermanentSourceError(str(error)) from None
         finally:

@@ -58,7 +58,7 @@ told AS (
       false) AS sent,
     coalesce(bool_or(u.state = 'sent'), false) AS works,
     coalesce(bool_or(u.state = 'failed'), false) AS failed,
-    coalesce(sum(least(p.rows, u.line_quantity)), 0) AS processed,
+    sum(least(p.rows, coalesce(u.line_quantity, 0))) AS processed,
     jsonb_agg(DISTINCT u.error) FILTER (WHERE u.error IS NOT NULL) AS errors
   FROM parts p LEFT JOIN scoring.uploads u ON u.id = p.upload_id GROUP BY 1
 )
