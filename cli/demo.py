@@ -68,8 +68,8 @@ def _requests(source: Sandbox) -> list[Request]:
         if not SKIPPED & set(node.tags):
             runs.setdefault(node.partitions_def, []).append(key.to_user_string())
     windows = [d for d in runs if isinstance(d, dg.TimeWindowPartitionsDefinition)]
-    if not windows:
-        raise fail(f"There are no daily assets of the group {source.source}.")
+    if not windows:  # snapshots only
+        return [Request(str(uuid.uuid4()), runs[None], feed=True)]
     runs[windows[0]] += runs.pop(None, [])
     requests = []
     for definition in windows:

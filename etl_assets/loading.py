@@ -128,15 +128,16 @@ def load_incremental(
     reader: Reader,
     wanted: Bounds,
     after: Callable[[Bounds, datetime], None] | None = None,
+    key: dg.AssetKey | None = None,
 ) -> Loaded:
     """Upsert the records of a window.
 
     A window that was begun and not finished goes on where it stopped, and is followed by a read of what
     changed meanwhile. A column that appears at the source makes the load a full one, since old rows do not
     move when a field is created. `after(bounds, source_time)` runs when the rows are in and before the log
-    row is written.
+    row is written. `key` names the asset where one step loads several.
     """
-    asset = context.asset_key.to_user_string()
+    asset = (key or context.asset_key).to_user_string()
     source_time = reader.clock()
     early = begin(reader, wanted) if warehouse.engine.blank else None
     _, planned = warehouse.plan(table)

@@ -34,7 +34,8 @@ class Column:
 
     `multiple` gives `Array(Nullable(T))`, where every empty value is `[]`. `context` columns are the same
     for a whole load and are named in the load, not in the records (an entity type, say). `plain` columns
-    (kinds of plain.py) are never NULL: what is empty or does not fit is the type's default.
+    (kinds of plain.py) are never NULL: what is empty or does not fit is the type's default. `private`
+    columns are not in the `bi` view.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Column:
     required: bool = False
     context: bool = False
     plain: bool = False
+    private: bool = False
 
     @property
     def type(self) -> str:
@@ -165,8 +167,8 @@ class Table:
 
     def view_sql(self, columns: Sequence[str]) -> str:
         """The SELECT of the `bi` view over these columns: current rows with their labels."""
-        taken = set(columns)
-        shown = [quote(n) for n in columns if n != DELETED]
+        taken, hidden = set(columns), {DELETED, *(c.name for c in self.columns if c.private)}
+        shown = [quote(n) for n in columns if n not in hidden]
         shown += [f"{label.sql} AS {quote(label.name)}" for label in self.labels if label.name not in taken]
         where = f" WHERE {self.alive_sql}" if self.alive_sql else ""
         return f"SELECT {', '.join(shown)} FROM {self.sql_name} FINAL{where}"
