@@ -74,6 +74,17 @@ SANDBOXES = (
         options=lambda deals: ["--deals", str(deals), "--rate", "250/5", "--operating", "absent"],
     ),
     Sandbox(
+        "metrika",
+        setting="METRIKA_URL",
+        url="http://127.0.0.1:8025",
+        needs=("METRIKA_TOKEN",),
+        settings={"METRIKA_TOKEN": "sandbox0token0of0metrika", "METRIKA_COUNTERS": "100001"},
+        # its logs are ready at the second look
+        defaults={"METRIKA_POLL_S": "0.5"},
+        options=lambda deals: ["--visits", str(deals // 10)],
+        days=7,
+    ),
+    Sandbox(
         "ttm",
         setting="TTM_URL",
         url="http://127.0.0.1:8027",

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import msgspec
 
-from etl_assets.loading import OWNERS, Batch, Bounds, Spent, column_schema, load_snapshot, report
+from etl_assets.loading import OWNERS, column_schema
 from etl_assets.metrika.assets import counters_of
 from etl_assets.metrika.fields import DATABASE
 from etl_assets.metrika.settings import MetrikaSettings
@@ -51,6 +51,8 @@ SENT = Table(
     ("counter_id", "target", "visit_id"),
     comment="Офлайн-конверсии отобранных визитов, по одной строке на визит и цель",
 )
+
+
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """A selected visit that may be sent."""
@@ -125,8 +127,8 @@ class Sender:
     def _make_goal(self, counter: int) -> str:
         if not self.settings.create_goal:
             raise PermanentSourceError(
-                f"Metrika, counter {counter}: there is no goal of a JavaScript event {self.settings.target!r}. "
-                "Create it, or set METRIKA_CONVERSIONS_CREATE_GOAL=true."
+                f"Metrika, counter {counter}: there is no goal of a JavaScript event "
+                f"{self.settings.target!r}. Create it, or set METRIKA_CONVERSIONS_CREATE_GOAL=true."
             )
         self.client.create_goal(counter, self.settings.target)
         return "created"
@@ -231,7 +233,8 @@ def build_conversions(settings: MetrikaSettings) -> dg.AssetsDefinition:
         ],
         description="Отправка отобранных визитов в Метрику как офлайн-конверсий цели "
         f"`{settings.target}`. Пока METRIKA_CONVERSIONS_UPLOAD не включён, только показывает, что было бы "
-        "отправлено.\n\n**Grain** one row per counter_id, target, visit_id; what is here is not sent again.  \n"
+        "отправлено.\n\n"
+        "**Grain** one row per counter_id, target, visit_id; what is here is not sent again.  \n"
         "**Partition** day of the visit in the counter's zone.  \n"
         "**Source** `metrika.level4_visits`, sent by `offline_conversions/upload`.",
         retry_policy=dg.RetryPolicy(max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL),

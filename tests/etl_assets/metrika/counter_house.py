@@ -1,4 +1,4 @@
-"""An emulated Metrika, a warehouse, a Dagster instance and the definitions that load the one into the other."""
+"""An emulated Metrika, a warehouse, a Dagster instance and the definitions."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class CounterHouse:
     def ids(self, table: str, ago: int, counter: int = COUNTER) -> list[int]:
         """Ids of a day in the `bi` view, sorted, as often as they stand there."""
         column = {"visits": "visit_id", "hits": "watch_id"}[table]
-        sql = f"SELECT {column} FROM bi.{table} WHERE counter_id = {counter} AND date = '{day(ago)}' ORDER BY 1"
-        return [i for (i,) in self.rows(sql)]
+        sql = f"SELECT {column} FROM bi.{table} WHERE counter_id = {counter} AND date = '{day(ago)}'"
+        return sorted(i for (i,) in self.rows(sql))
 
     def there(self, table: str, ago: int, counter: int = COUNTER) -> list[int]:
         """Ids of a day as the emulator would give them now, sorted."""
@@ -106,9 +106,7 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
     """`asset/check` -> passed."""
-    return {
-        f"{e.asset_key.path[-1]}/{e.check_name}": e.passed for e in result.get_asset_check_evaluations()
-    }
+    return {f"{e.asset_key.path[-1]}/{e.check_name}": e.passed for e in result.get_asset_check_evaluations()}
 
 
 @contextmanager
