@@ -8,11 +8,10 @@ import dagster as dg
 
 from etl_assets.metrika.level4 import COUNTERS_TAG
 from etl_assets.metrika.service_jobs import RESULT_KEY, TASK_ASSETS, task_job, uploads_job
-from etl_assets.settings import given
 from resources.errors import TransientSourceError
 from resources.http import redact
 from resources.scoring_service.ledger import Ledger, Row
-from resources.scoring_service.resource import NEEDS, TASK_TAG, ScoringServiceResource
+from resources.scoring_service.resource import TASK_TAG, ScoringServiceResource
 
 RUNS_A_TICK = 10
 STEPS = len(TASK_ASSETS) + 1
@@ -26,15 +25,32 @@ BUSY = [
     dg.DagsterRunStatus.CANCELING,
 ]
 LOST = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-STATUS = dg.DefaultSensorStatus.RUNNING if given(*NEEDS) else dg.DefaultSensorStatus.STOPPED
 
 
-@dg.sensor(
-    job=task_job,
-    minimum_interval_seconds=10,
-    default_status=STATUS,
-    description="Запускает расчёт задач службы оценки и возвращает им ход и ошибки запусков.",
-)
+def build_sensors(*, running: bool) -> list[dg.SensorDefinition]:
+    """All of them; `running` where the service can be set up at all."""
+    status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+    return [
+        dg.sensor(
+            job=task_job,
+            minimum_interval_seconds=10,
+            default_status=status,
+            description="Запускает расчёт задач службы оценки и возвращает им ход и ошибки запусков.",
+        )(scoring_tasks),
+        dg.sensor(
+            job=uploads_job,
+            minimum_interval_seconds=30,
+            default_status=status,
+            description="Запускает отправку, когда есть принятые конверсии или пора повторить попытку.",
+        )(scoring_uploads),
+        dg.sensor(
+            minimum_interval_seconds=60,
+            default_status=status,
+            description="Спрашивает Метрику о переданных файлах, пока она их обрабатывает, до трёх часов.",
+        )(scoring_upload_statuses),
+    ]
+
+
 def scoring_tasks(
     context: dg.SensorEvaluationContext, scoring_service: ScoringServiceResource
 ) -> dg.SensorResult | dg.SkipReason:
@@ -112,12 +128,6 @@ def _events(
     return instance.all_logs(run.run_id, of_type=kind)
 
 
-@dg.sensor(
-    job=uploads_job,
-    minimum_interval_seconds=30,
-    default_status=STATUS,
-    description="Запускает отправку, когда есть принятые конверсии или пора повторить попытку.",
-)
 def scoring_uploads(
     context: dg.SensorEvaluationContext, scoring_service: ScoringServiceResource
 ) -> dg.RunRequest | dg.SkipReason:
@@ -134,11 +144,6 @@ def scoring_uploads(
     return dg.RunRequest()
 
 
-@dg.sensor(
-    minimum_interval_seconds=60,
-    default_status=STATUS,
-    description="Спрашивает Метрику о переданных файлах, пока она их обрабатывает, до трёх часов.",
-)
 def scoring_upload_statuses(
     context: dg.SensorEvaluationContext, scoring_service: ScoringServiceResource
 ) -> dg.SkipReason:

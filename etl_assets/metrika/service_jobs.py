@@ -11,6 +11,7 @@ import dagster as dg
 
 from etl_assets.loading import OWNERS
 from etl_assets.metrika.level4 import COUNTERS_TAG, FEATURES_KEY, VISITS_KEY
+from etl_assets.settings import switch, text
 from resources.clickhouse import WarehouseResource
 from resources.errors import PermanentSourceError
 from resources.metrika import MetrikaResource
@@ -30,6 +31,16 @@ FROM metrika.level4_visits FINAL
 WHERE counter_id = {counter:UInt32} AND date = {day:Date} ORDER BY date_time, visit_id"""
 
 
+def scoring_service_resource() -> ScoringServiceResource:
+    """The ledger; its database and key are read when it is used."""
+    return ScoringServiceResource(
+        metrika_url=text("METRIKA_URL", "https://api-metrika.yandex.net"),
+        ca_bundle=text("METRIKA_CA_BUNDLE", "") or None,
+        state_dir=text("SVOD_STATE_DIR", "") or None,
+        create_goals=switch("SCORING_CREATE_GOALS"),
+    )
+
+
 def build_results(partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
     """The asset `scoring/results`: what `GET /tasks/{id}/result` answers."""
 
@@ -37,6 +48,7 @@ def build_results(partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefiniti
         key=RESULT_KEY,
         deps=[VISITS_KEY],
         partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"postgres"},
         group_name=GROUP,
         owners=OWNERS,

@@ -90,10 +90,7 @@ class ScoringServiceResource(dg.ConfigurableResource):
 
 
 class TaskMetrikaResource(MetrikaResource):
-    """Metrika with the token of METRIKA_TOKEN; in a run that works for a task of the service, the task's.
-
-    So a task that brings its own token runs where the environment has none.
-    """
+    """Metrika with the usual token; in a run that works for a task of the service, with the task's."""
 
     _of_task: str | None = PrivateAttr(default=None)
 
@@ -101,13 +98,13 @@ class TaskMetrikaResource(MetrikaResource):
     def client(self) -> MetrikaClient:
         """Raises PermanentSourceError without a token."""
         if self._client is None:
-            self._client = self.client_for(self._of_task or os.environ.get("METRIKA_TOKEN", ""))
+            self._client = self.client_for(self._of_task or self.token)
         return self._client
 
     @classmethod
     def like(cls, usual: MetrikaResource) -> "TaskMetrikaResource":
         """With the same settings."""
-        return cls(**{name: getattr(usual, name) for name in MetrikaResource.model_fields if name != "token"})
+        return cls(**{name: getattr(usual, name) for name in MetrikaResource.model_fields})
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Take the token. Raises PermanentSourceError without such a task."""
