@@ -1,15 +1,19 @@
 """MTS Link (once Webinar.ru) as a Dagster resource."""
 
+import time
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from resources.errors import PermanentSourceError
+from resources.http import Clock
 from resources.mts_link.client import DEFAULT_URL, RATE, Call, Exhausted, MtsLinkClient, Page, Refused
 from resources.mts_link.crowd import Ended
 from resources.mts_link.paging import ONCE, Paging
 from resources.mts_link.privacy import Scrubber
+
+CLOCK: Clock = time  # of every client; tests hurry it
 
 __all__ = [
     "DEFAULT_URL",
@@ -64,6 +68,7 @@ class MtsLinkResource(dg.ConfigurableResource):
                 attempts=self.attempts,
                 ca_bundle=self.ca_bundle or None,
                 state_dir=Path(self.state_dir) if self.state_dir else None,
+                clock=CLOCK,
             )
         return self._client
 

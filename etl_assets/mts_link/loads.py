@@ -1,0 +1,214 @@
+"""Loads of MTS Link that the house has no function for: children of changed rows, tables of one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from etl_assets.loading import FULL, Batch, Bounds, Loaded, LoadKind, load_incremental, report
+from etl_assets.mts_link.endpoints import Endpoint
+from etl_assets.mts_link.fan_out import FanOut
+from etl_assets.mts_link.parents import DATABASE, Parent, ParentRows
+from etl_assets.mts_link.plan import Mode, Plan
+from etl_assets.mts_link.reading import Asker, WindowReader
+from etl_assets.mts_link.settings import MtsLinkSettings
+from etl_assets.mts_link.tables import SESSIONS, RowMaker, table_of
+from resources.clickhouse import Table, WarehouseResource
+from resources.clickhouse.table import DELETED, LOADED_AT, quote
+from resources.clickhouse.warehouse import Load
+from resources.mts_link import Call, MtsLinkClient, Page
+from resources.mts_link.answers import text_id
+
+VIEWERS = 3  # members of a chat who are tried one after another
+EDGE = timedelta(days=1)  # what is at the edge of a period may belong to the one beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One method with what reads it."""
+
+    endpoint: Endpoint
+    settings: MtsLinkSettings
+    client: MtsLinkClient
+    maker: RowMaker
+    zone: ZoneInfo
+
+
+# Children
+
+
+def load_children(
+    context: dg.AssetExecutionContext,
+    source: Source,
+    warehouse: WarehouseResource,
+    mode: Mode,
+    wanted: Bounds,
+) -> dg.MaterializeResult:
+    """Ask for the parents that are due, and report with the check `parents`."""
+    endpoint, settings, client = source.endpoint, source.settings, source.client
+    asset, now = context.asset_key.to_user_string(), client.now()
+    everyone = ParentRows(warehouse, settings.classes).read(endpoint.parent)
+    table, change = warehouse.ensure(table_of(endpoint, settings.zone))
+    if change and not change.created:  # a new column: all rows are read again to fill it
+        warehouse.note_progress(asset, FULL, "open", "", now)
+    left = warehouse.unfinished(asset, FULL)
+    bounds = Bounds() if left else wanted
+    left = left or (warehouse.unfinished(asset, bounds.key) if mode == "asked" else None)
+    mode = "asked" if left else mode
+    began_at = (left.source_time if left else None) or now
+    if mode == "asked" and not left:
+        warehouse.note_progress(asset, bounds.key, "open", "", now)
+    asker = Asker(endpoint, client, source.zone, {}, settings.message_pages, context.log.info)
+    load = FanOut(context, endpoint, client, warehouse, source.maker, asker, settings.failed_share)
+    if endpoint.strategy == "messages":
+        asker.marks, asker.viewers = load.known, viewers(warehouse)
+    plan = Plan(mode, now, timedelta(days=settings.lookback_days), bounds, began_at)
+    due = plan.due(everyone, load.known)
+    if endpoint.parent == "visitors" and due:
+        asker.emails = emails(client)
+        due = [parent for parent in due if asker.emails.get(parent.key)]
+    loaded = load.run(
+        table,
+        change,
+        due,
+        everyone,
+        bounds=bounds,
+        kind=_kind(mode, bounds),
+        began_at=began_at,
+        resumed=left is not None,
+    )
+    if mode == "asked":
+        warehouse.note_progress(asset, bounds.key, "done", "", None)
+    result = report(context, warehouse, loaded, day_column=endpoint.day, zone=settings.zone)
+    return _with_parents(result, load, everyone)
+
+
+def _kind(mode: Mode, bounds: Bounds) -> LoadKind:
+    if mode != "asked":
+        return "increment"
+    return "full" if bounds.key == FULL else "window"
+
+
+def _with_parents(
+    result: dg.MaterializeResult, load: FanOut, everyone: Sequence[Parent]
+) -> dg.MaterializeResult:
+    """The result with how many parents there were, and the check of those that were not answered."""
+    out = load.outcome
+    metadata = {"parents": len(everyone), "parents_asked": out.asked, "parents_failed": out.failed}
+    check = dg.AssetCheckResult(
+        check_name="parents",
+        passed=out.failed == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=out.text(),
+        metadata={"look": f"SELECT * FROM {DATABASE}._errors ORDER BY failed_at DESC"},
+    )
+    return dg.MaterializeResult(
+        metadata={**(result.metadata or {}), **metadata},
+        check_results=[*(result.check_results or []), check],
+    )
+
+
+def viewers(warehouse: WarehouseResource) -> dict[str, list[str]]:
+    """Chat -> some of its members (chatUserId), through whose eyes it is read."""
+    found = warehouse.query(
+        f"SELECT chatId, arraySlice(arraySort(groupUniqArray(user_id)), 1, {VIEWERS}) "
+        f"FROM {DATABASE}.user_channels FINAL WHERE {DELETED} = 0 GROUP BY chatId"
+    )
+    return {chat: list(members) for chat, members in found}
+
+
+def emails(client: MtsLinkClient) -> dict[str, str]:
+    """User -> e-mail, from the source: in the warehouse they may be pseudonyms."""
+    from etl_assets.mts_link.endpoints import BY_NAME
+
+    members = BY_NAME["organization_members"]
+    pages = client.pages(Call(members.path, {}, members.paging))
+    return {text_id(m.get("id")): str(m.get("email") or "") for page in pages for m in page.items}
+
+
+# Periods
+
+
+def retire_unseen(
+    warehouse: WarehouseResource, table: Table, day: str, bounds: Bounds, first_read: datetime | None
+) -> None:
+    """Rows of a period that was read whole and that the source did not list.
+
+    No deletion is reported, so what is absent is gone. Not at the edges of the period, and nothing if
+    nothing was read.
+    """
+    if first_read is None or day not in {c.name for c in table.columns}:
+        return
+    inside = ["1"]
+    if bounds.since:
+        inside.append(f"{quote(day)} >= {_at(bounds.since + EDGE)}")
+    if bounds.until:
+        inside.append(f"{quote(day)} < {_at(bounds.until - EDGE)}")
+    before = f"toDateTime({int(first_read.timestamp())}, 'UTC')"
+    values = {LOADED_AT: before, DELETED: "1"}
+    names = [name for name, _, _ in table.definitions()]
+    chosen = ", ".join(f"{values[n]} AS {quote(n)}" if n in values else quote(n) for n in names)
+    warehouse.command(
+        f"INSERT INTO {table.sql_name} ({', '.join(map(quote, names))}) SELECT {chosen} "
+        f"FROM {table.sql_name} FINAL WHERE {DELETED} = 0 AND {LOADED_AT} < {before} "
+        f"AND {' AND '.join(inside)} SETTINGS prefer_column_name_to_alias = 1"
+    )
+
+
+def _at(moment: datetime) -> str:
+    return f"toDateTime64({moment.timestamp():.3f}, 3, 'UTC')"
+
+
+class ScheduleReader(WindowReader):
+    """The schedule: its answers hold the events' sessions, which go into a table of their own."""
+
+    def __init__(self, source: Source, load: Load, log: object) -> None:
+        super().__init__(source.endpoint, source.client, source.maker, log, zone=source.zone)
+        self._load = load
+        self._sessions = RowMaker(SESSIONS, source.maker.scrubber, source.zone, source.maker.classes)
+
+    def _batch(self, page: Page) -> Batch:
+        sessions = self._sessions.batch(page.items, page.read_at)
+        self._load.add(sessions.body, sessions.count, sessions.read_at)
+        return super()._batch(page)
+
+
+def load_schedule(
+    context: dg.AssetExecutionContext,
+    source: Source,
+    warehouse: WarehouseResource,
+    wanted: Bounds,
+) -> Loaded:
+    """Events into their table, their sessions into `event_sessions`.
+
+    A period may hold some sessions of an event only, so sessions are rows of their own.
+    """
+    zone = source.settings.zone
+    events, (sessions, change) = table_of(source.endpoint, zone), warehouse.ensure(table_of(SESSIONS, zone))
+    asset = f"{DATABASE}/{SESSIONS.name}"
+    with warehouse.load(sessions, asset=asset, run_id=context.run.run_id) as load:
+        reader = ScheduleReader(source, load, context.log.info)
+
+        def after(bounds: Bounds, source_time: datetime) -> None:
+            load.flush()
+            retire_unseen(warehouse, sessions, "startsAt", bounds, reader.first_read)
+            retire_unseen(warehouse, events, "startsAt", bounds, reader.first_read)
+            whole = bounds.until is None
+            load.finish(
+                kind="increment" if whole and bounds.since else "full" if whole else "window",
+                source_time=source_time,
+                watermark=source_time if whole else None,
+                window=(bounds.since, bounds.until),
+            )
+
+        loaded = load_incremental(context, warehouse, events, reader, wanted, after)
+    rows = warehouse.query(f"SELECT count() FROM {sessions.sql_name} FINAL WHERE {DELETED} = 0")[0][0]
+    metadata = {"dagster/row_count": int(rows), "dagster/table_name": sessions.full_name}
+    context.log_event(dg.AssetMaterialization([DATABASE, SESSIONS.name], metadata=metadata))
+    if change.view:
+        context.log_event(dg.AssetMaterialization(["bi", SESSIONS.name], metadata=metadata))
+    return loaded

@@ -1,0 +1,275 @@
+"""Which rows a method is asked for one by one, found in the tables of other methods.
+
+Each `sql` gives the key columns, `state`, `day` and `ended`. A parent is asked about again when its `state`
+is another one than at the last read; `ended` puts it into the look-back of the nightly load; a partition
+holds the parents of its `day`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from etl_assets.mts_link.fields import Field, Source
+from resources.clickhouse import WarehouseResource
+from resources.clickhouse.values import TEXT
+from resources.errors import PermanentSourceError
+
+DATABASE = "mts_link"
+SEPARATOR = "/"  # between the values of a parent of two columns
+_NEVER = "CAST(NULL, 'Nullable(DateTime64(3))')"
+
+
+@dataclass(frozen=True, slots=True)
+class Parents:
+    """Rows that feed a fan-out. `tables` are read by `sql`, and the first one must be there."""
+
+    columns: tuple[str, ...]
+    tables: tuple[str, ...]
+    sql: str
+
+    @property
+    def asset(self) -> str:
+        """The asset whose rows they are."""
+        return {"event_sessions": "organization_events_schedule"}.get(self.tables[0], self.tables[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """One of them: the values of its key columns, what it looked like, and its times."""
+
+    values: tuple[str, ...]
+    state: str
+    day: datetime | None
+    ended: datetime | None
+
+    @property
+    def key(self) -> str:
+        return SEPARATOR.join(self.values)
+
+
+def _rows(table: str, key: str, state: str, *, where: str = "1", day: str = "", ended: str = "") -> str:
+    return (
+        f"SELECT {key}, toString({state}) AS state, {day or _NEVER} AS day, {ended or _NEVER} AS ended "
+        f"FROM {DATABASE}.{table} FINAL WHERE is_deleted = 0 AND ({where})"
+    )
+
+
+_OUTLINE = "name, status, type, access, startsAt, endsAt, estimatedAt, recordUrl_id"
+_HELD = "status = 'STOP'"
+
+
+def _sessions(state: str, where: str = "1") -> str:
+    return _rows("event_sessions", "id", f"cityHash64({state})", where=where, day="startsAt", ended="endsAt")
+
+
+_EVENTS = _rows(
+    "organization_events_schedule",
+    "id",
+    "cityHash64(name, status, type, access, startsAt, endsAt, estimatedAt, rule, eventSessions)",
+    day="startsAt",
+    ended="endsAt",
+)
+_ROOMS = _rows("endless_meetings_list", "id", "updatedAt", day="createdAt", ended="updatedAt")
+_CHATS = (
+    f"SELECT chatId AS id, {{state}} AS state, {_NEVER} AS day, {_NEVER} AS ended "
+    f"FROM {DATABASE}.user_channels FINAL WHERE is_deleted = 0 GROUP BY chatId"
+)
+# Where lists of chats do not tell their newest message, every chat has to be asked.
+_NEWEST = "if(count(lastMessage) = 0, '', toString(cityHash64(arraySort(groupUniqArray(lastMessage)))))"
+# What a person did in sessions that are over: when it grows there may be new results.
+_PEOPLE = (
+    "SELECT userId AS id, toString(cityHash64(count(), max(s.endsAt))) AS state, "
+    f"{_NEVER} AS day, max(s.endsAt) AS ended FROM {DATABASE}.event_participants AS p FINAL "
+    f"INNER JOIN {DATABASE}.event_sessions AS s FINAL ON s.id = p.event_session_id AND s.status = 'STOP' "
+    "WHERE p.is_deleted = 0 AND s.is_deleted = 0 AND p.userId IS NOT NULL GROUP BY userId"
+)
+_MEMBERS = f"SELECT id, '' AS state, {_NEVER} AS day, {_NEVER} AS ended FROM {DATABASE}.organization_members"
+_TEST = "cityHash64(name, lastStart, startsCount, testSessions)"
+_FILE = "cityHash64(name, type, size, state, progress, isDeleted)"
+_SESSION = ("event_session_id",)
+
+PARENTS = {
+    "contacts": Parents(
+        ("contact_id",),
+        ("contacts_search",),
+        f"SELECT id, toString(cityHash64(raw)) AS state, {_NEVER} AS day, {_NEVER} AS ended "
+        f"FROM {DATABASE}.contacts_search",
+    ),
+    "contact_users": Parents(
+        ("contact_id",),
+        ("contacts_search",),
+        f"SELECT id, toString(userId) AS state, {_NEVER} AS day, {_NEVER} AS ended "
+        f"FROM {DATABASE}.contacts_search WHERE userId IS NOT NULL",
+    ),
+    "members": Parents(("user_id",), ("organization_members",), _MEMBERS),
+    "chat_members": Parents(
+        ("user_id",),
+        ("chats_organization_members",),
+        f"SELECT chatUserId AS id, '' AS state, {_NEVER} AS day, {_NEVER} AS ended "
+        f"FROM {DATABASE}.chats_organization_members "
+        "WHERE NOT ifNull(isBot, false) AND ifNull(status, 'Active') NOT IN ('Blocked', 'Deleted')",
+    ),
+    "chats": Parents(("chat_id",), ("user_channels",), _CHATS.format(state="''")),
+    "written_chats": Parents(("chat_id",), ("user_channels",), _CHATS.format(state=_NEWEST)),
+    "courses": Parents(
+        ("course_id",),
+        ("organization_courses",),
+        f"SELECT id, '' AS state, {_NEVER} AS day, {_NEVER} AS ended FROM {DATABASE}.organization_courses",
+    ),
+    "course_groups": Parents(
+        ("course_id", "group_id"),
+        ("courses_groups",),
+        f"SELECT course_id, id, '' AS state, {_NEVER} AS day, {_NEVER} AS ended "
+        f"FROM {DATABASE}.courses_groups WHERE course_id IS NOT NULL",
+    ),
+    "sessions": Parents(_SESSION, ("event_sessions",), _sessions(_OUTLINE)),
+    "attended": Parents(_SESSION, ("event_sessions",), _sessions(f"{_OUTLINE}, participationsCount")),
+    "finished": Parents(_SESSION, ("event_sessions",), _sessions(_OUTLINE, _HELD)),
+    "events": Parents(("event_id",), ("organization_events_schedule",), _EVENTS),
+    "tests": Parents(("test_id",), ("tests_list",), _rows("tests_list", "id", _TEST)),
+    "started_tests": Parents(
+        ("test_id",),
+        ("tests_list",),
+        _rows("tests_list", "id", _TEST, where="ifNull(startsCount, 1) > 0", ended="lastStart"),
+    ),
+    "files": Parents(
+        ("file_id",),
+        ("files_list",),
+        f"SELECT id, toString({_FILE}) AS state, {_NEVER} AS day, {_NEVER} AS ended "
+        f"FROM {DATABASE}.files_list WHERE ifNull(type, 'file') = 'file'",
+    ),
+    "converted_files": Parents(
+        ("file_id",),
+        ("converted_records_list",),
+        _rows("converted_records_list", "id", _FILE, day="createAt"),
+    ),
+    "transcripts": Parents(
+        ("transcript_id",),
+        ("transcript_list",),
+        _rows("transcript_list", "id", "status", where="status = 'published'", day="createdAt"),
+    ),
+    "checked": Parents(
+        _SESSION,
+        ("attention_checkpoints",),
+        "SELECT event_session_id AS id, toString(cityHash64(count(), max(endedAt))) AS state, "
+        "min(startedAt) AS day, max(endedAt) AS ended "
+        f"FROM {DATABASE}.attention_checkpoints FINAL WHERE is_deleted = 0 GROUP BY event_session_id",
+    ),
+}
+
+
+def _either(*parts: str) -> str:
+    return " UNION ALL ".join(f"({part})" for part in parts)
+
+
+class ParentRows:
+    """Reads them. Some parents depend on what else has been loaded, and on which classes of data are on."""
+
+    def __init__(self, warehouse: WarehouseResource, classes: frozenset[str]) -> None:
+        self._warehouse = warehouse
+        self._classes = classes
+
+    def read(self, name: str) -> list[Parent]:
+        """All parents of a fan-out, ordered by key.
+
+        Raises PermanentSourceError if the table that they stand in has never been loaded.
+        """
+        found = self._found(name)
+        self._require(found.tables[0], found.asset)
+        rows = self._warehouse.query(f"SELECT * FROM ({found.sql}) ORDER BY ALL")
+        width = len(found.columns)
+        parents = [Parent(tuple(map(str, r[:width])), *r[width:]) for r in rows]
+        return list({parent.key: parent for parent in parents}.values())
+
+    def _require(self, table: str, asset: str) -> None:
+        if not self._there(table):
+            raise PermanentSourceError(
+                f"The rows of mts_link/{asset} are not there yet: materialize it first.",
+            )
+
+    def _there(self, table: str) -> bool:
+        sql = "SELECT count() FROM system.tables WHERE database = {d:String} AND name = {t:String}"
+        return bool(self._warehouse.query(sql, {"d": DATABASE, "t": table})[0][0])
+
+    def _loaded(self, asset: str) -> bool:
+        return self._there(asset) and self._warehouse.watermark(f"{DATABASE}/{asset}") is not None
+
+    def _found(self, name: str) -> Parents:
+        chosen = {
+            "speakers": self._speakers,
+            "converted": self._converted,
+            "participants": self._participants,
+            "visitors": self._visitors,
+            "learners": self._learners,
+        }.get(name)
+        return chosen() if chosen else PARENTS[name]
+
+    def _speakers(self) -> Parents:
+        """Sessions that are over, and permanent rooms."""
+        sessions = PARENTS["finished"].sql
+        rooms = [_ROOMS] if self._there("endless_meetings_list") else []
+        return Parents(_SESSION, ("event_sessions",), _either(sessions, *rooms))
+
+    def _converted(self) -> Parents:
+        """Sessions with a finished conversion; all that are over where conversions cannot be listed."""
+        if not self._loaded("converted_records_org"):
+            return self._speakers()
+        sql = (
+            "SELECT c.eventSession_id AS id, "
+            "toString(cityHash64(arraySort(groupUniqArray((c.id, c.state))))) AS state, "
+            "min(createAt) AS day, max(convertedAt) AS ended "
+            f"FROM {DATABASE}.converted_records_org AS c FINAL WHERE is_deleted = 0 "
+            "AND eventSession_id IS NOT NULL AND ifNull(c.state, 'completed') = 'completed' "
+            "GROUP BY eventSession_id"
+        )
+        return Parents(_SESSION, ("converted_records_org",), sql)
+
+    def _participants(self) -> Parents:
+        """People who took part in sessions that are over; employees where participations were not loaded."""
+        if self._loaded("event_participants"):
+            return Parents(("user_id",), ("event_participants", "event_sessions"), _PEOPLE)
+        return PARENTS["members"]
+
+    def _visitors(self) -> Parents:
+        """Employees; what they took part in tells whether their visits may have changed."""
+        if not self._loaded("event_participants"):
+            return PARENTS["members"]
+        sql = (
+            f"SELECT m.id AS id, p.state AS state, p.day AS day, p.ended AS ended "
+            f"FROM {DATABASE}.organization_members AS m LEFT JOIN ({_PEOPLE}) AS p ON p.id = m.id"
+        )
+        return Parents(("user_id",), ("organization_members",), sql)
+
+    def _learners(self) -> Parents:
+        """Users behind contacts, for students are often no employees; else employees."""
+        if "contacts" in self._classes and self._there("contacts_search"):
+            sql = (
+                "SELECT DISTINCT assumeNotNull(userId) AS id, "
+                f"'' AS state, {_NEVER} AS day, {_NEVER} AS ended "
+                f"FROM {DATABASE}.contacts_search WHERE userId IS NOT NULL"
+            )
+            return Parents(("user_id",), ("contacts_search",), sql)
+        return PARENTS["members"]
+
+
+COLUMNS = {
+    "speakers": _SESSION,
+    "converted": _SESSION,
+    "participants": ("user_id",),
+    "visitors": ("user_id",),
+    "learners": ("user_id",),
+} | {name: parents.columns for name, parents in PARENTS.items()}
+ASSETS = {
+    "speakers": "organization_events_schedule",
+    "converted": "organization_events_schedule",
+    "participants": "event_participants",
+    "visitors": "organization_members",
+    "learners": "organization_members",
+} | {name: parents.asset for name, parents in PARENTS.items()}
+
+
+def parent_columns(name: str) -> Sequence[Source]:
+    """The columns that a fan-out adds to its rows: its parent's key."""
+    return [Source(c, ((c,),), Field(TEXT, "The row that it was asked for")) for c in COLUMNS.get(name, ())]

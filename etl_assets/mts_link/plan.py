@@ -1,0 +1,63 @@
+"""Which parents a fan-out asks for now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from etl_assets.loading import Bounds
+from etl_assets.mts_link.marks import OK, Mark
+from etl_assets.mts_link.parents import Parent
+
+Mode = Literal["hourly", "nightly", "asked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`hourly`: parents that are new or have changed. `nightly`: also those that ended within the look-back,
+    those that never show a change, and those that could not be read. `asked`: all of the window that have not
+    been read since `since`, which is when the load began that is now gone on with.
+    """
+
+    mode: Mode
+    now: datetime
+    lookback: timedelta
+    bounds: Bounds
+    since: datetime | None = None
+
+    def due(self, parents: Sequence[Parent], marks: Mapping[str, Mark]) -> list[Parent]:
+        """The parents to ask for, in their order."""
+        return [parent for parent in parents if self._is_due(parent, marks.get(parent.key))]
+
+    def _is_due(self, parent: Parent, mark: Mark | None) -> bool:
+        if self.mode == "asked":
+            fresh = mark is not None and self.since is not None and mark.read_at >= self.since
+            return self._within(parent) and not fresh
+        if mark is None or mark.state != state_of(parent):
+            return True
+        return self.mode == "nightly" and (self._restless(parent) or mark.status not in (OK, 403, 404))
+
+    def _within(self, parent: Parent) -> bool:
+        """Whether the parent's day is in the window; one without a day belongs to an open window."""
+        since, until = self.bounds.since, self.bounds.until
+        if parent.day is None:
+            return until is None
+        day = aware(parent.day)
+        return (since is None or day >= since) and (until is None or day < until)
+
+    def _restless(self, parent: Parent) -> bool:
+        if not parent.state:
+            return True
+        return parent.ended is not None and aware(parent.ended) >= self.now - self.lookback
+
+
+def state_of(parent: Parent) -> str:
+    """What a mark keeps of a parent; never empty, since an empty one asks again."""
+    return parent.state or "-"
+
+
+def aware(value: datetime) -> datetime:
+    """A time out of the warehouse, which is UTC."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value

@@ -1,0 +1,94 @@
+"""The settings of this source, from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.loading import local_zone
+from etl_assets.mts_link.endpoints import PRIVACY
+from etl_assets.settings import mapping, number, past_day, text
+from resources.mts_link import DEFAULT_URL, MtsLinkResource
+from resources.mts_link.client import RATE
+
+HOURLY, NIGHTLY = "0 * * * *", "30 1 * * *"
+TOKEN = "MTS_LINK_API_TOKEN"
+
+
+@dataclass(frozen=True, slots=True)
+class MtsLinkSettings:
+    """What definitions need to know before a run. `classes` are the classes of data that are read."""
+
+    start_date: str = "2020-01-01"
+    zone: str = "Europe/Moscow"
+    classes: frozenset[str] = frozenset(name for name, each in PRIVACY.items() if each.on)
+    lookback_days: int = 30
+    failed_share: float = 0.5
+    message_pages: int = 10_000
+    contacts_filter: Mapping[str, str] = field(default_factory=dict)
+    hourly: str = HOURLY
+    nightly: str = NIGHTLY
+
+
+def mts_link_settings() -> MtsLinkSettings:
+    zone = text("MTS_LINK_TIMEZONE", "Europe/Moscow")
+    local_zone(zone)
+    return MtsLinkSettings(
+        start_date=past_day("MTS_LINK_START_DATE", "2020-01-01"),
+        zone=zone,
+        classes=_classes(text("MTS_LINK_CLASSES", "")),
+        lookback_days=int(number("MTS_LINK_LOOKBACK_DAYS", 30)),
+        failed_share=number("MTS_LINK_FAILED_SHARE", 0.5),
+        message_pages=int(number("MTS_LINK_MESSAGE_PAGES", 10_000)),
+        contacts_filter=_filter(mapping("MTS_LINK_CONTACTS_FILTER")),
+        hourly=_cron("MTS_LINK_HOURLY_CRON", HOURLY),
+        nightly=_cron("MTS_LINK_NIGHTLY_CRON", NIGHTLY),
+    )
+
+
+def _classes(value: str) -> frozenset[str]:
+    """The classes that are on by themselves and those that the setting names."""
+    named = {name.strip() for name in value.split(",") if name.strip()}
+    if unknown := sorted(named - PRIVACY.keys()):
+        raise dg.Failure(
+            f"MTS_LINK_CLASSES: there is no class {unknown[0]!r}; there are {', '.join(PRIVACY)}.",
+            allow_retries=False,
+        )
+    return frozenset(name for name, each in PRIVACY.items() if each.on) | named
+
+
+def _filter(chosen: Mapping[str, Any]) -> Mapping[str, str]:
+    for name, value in chosen.items():
+        if not isinstance(value, str | int):
+            raise dg.Failure(
+                f"MTS_LINK_CONTACTS_FILTER: {name} must be a text or a number.", allow_retries=False
+            )
+    return {name: str(value) for name, value in chosen.items()}
+
+
+def _cron(name: str, default: str) -> str:
+    value = text(name, default)
+    try:  # Dagster has no other public way to ask
+        dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=value)
+    except dg.DagsterError:
+        raise dg.Failure(f"{name} is no cron.", allow_retries=False) from None
+    return value
+
+
+def mts_link_resource(token: str | None = None) -> MtsLinkResource:
+    """The organisation. Without `token` it is read from the environment now, not when a run begins."""
+    return MtsLinkResource(
+        token=token or text(TOKEN, ""),
+        base_url=text("MTS_LINK_URL", DEFAULT_URL),
+        oauth_token=text("MTS_LINK_OAUTH_TOKEN", "") or None,
+        rate=number("MTS_LINK_RATE", RATE),
+        in_flight=int(number("MTS_LINK_IN_FLIGHT", 8)),
+        timeout_s=number("MTS_LINK_TIMEOUT_S", 30),
+        attempts=int(number("MTS_LINK_ATTEMPTS", 5)),
+        ca_bundle=text("MTS_LINK_CA_BUNDLE", "") or None,
+        state_dir=text("SVOD_STATE_DIR", "") or None,
+        pseudonym_key=text("MTS_LINK_PSEUDONYM_KEY", "") or None,
+    )
