@@ -85,6 +85,16 @@ SANDBOXES = (
         days=7,
     ),
     Sandbox(
+        "mts_link",
+        setting="MTS_LINK_URL",
+        url="http://127.0.0.1:8026/v3",
+        needs=("MTS_LINK_API_TOKEN",),
+        settings={"MTS_LINK_API_TOKEN": "sandbox-key"},
+        # invented people, and no rate to wait for
+        defaults={"MTS_LINK_CLASSES": "chats,transcripts,contacts", "MTS_LINK_RATE": "0"},
+        options=lambda deals: ["--rate", "off"],
+    ),
+    Sandbox(
         "ttm",
         setting="TTM_URL",
         url="http://127.0.0.1:8027",

@@ -4,6 +4,7 @@ import typer
 
 from sandbox.bitrix24.cli import app as bitrix24
 from sandbox.metrika.cli import app as metrika
+from sandbox.mts_link.cli import app as mts_link
 from sandbox.ttm.cli import app as ttm
 
 app = typer.Typer(
@@ -13,6 +14,7 @@ app = typer.Typer(
 )
 app.add_typer(bitrix24, name="bitrix24")
 app.add_typer(metrika, name="metrika")
+app.add_typer(mts_link, name="mts_link")
 app.add_typer(ttm, name="ttm")
 
 
