@@ -12,7 +12,7 @@ from etl_assets.metrika import drift
 from etl_assets.metrika.fields import DATABASE
 from etl_assets.metrika.level4_settings import Level4Settings, level4_settings
 from etl_assets.metrika.level4_tables import level4_visits, visit_features, visit_scores
-from etl_assets.partitions import window_of
+from etl_assets.partitions import days_of
 from resources.clickhouse import LoadResult, Table, WarehouseResource
 from resources.clickhouse.computed import ComputedLoad
 from resources.clickhouse.warehouse import SchemaChange
@@ -25,12 +25,11 @@ FEATURES_KEY = dg.AssetKey([DATABASE, "visit_features"])
 SCORES_KEY = dg.AssetKey([DATABASE, "visit_scores"])
 VISITS_KEY = dg.AssetKey([DATABASE, "level4_visits"])
 MODELS_KEY = dg.AssetKey([DATABASE, "level4_models"])
+RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
-def days_of(context: dg.AssetExecutionContext) -> list[date]:
-    """The days of the run's partitions; a dagster.Failure for a range that ends before it starts."""
-    window_of(context)
-    return [date.fromisoformat(key) for key in context.partition_keys]
+def _days(context: dg.AssetExecutionContext) -> list[date]:
+    return [date.fromisoformat(key) for key in days_of(context)]
 
 
 def counters_of(
@@ -59,7 +58,7 @@ def recompute(
 ) -> Loaded:
     """Replace the run's days of each counter by what `fill(load, counter, day)` adds."""
     table, change = warehouse.ensure(table)
-    days, began = days_of(context), datetime.now(UTC)
+    days, began = _days(context), datetime.now(UTC)
     window = Bounds(_midnight(min(days)), _midnight(max(days) + timedelta(days=1)))
     results: list[LoadResult] = []
     counts: Counter[str] = Counter()
@@ -111,6 +110,7 @@ def build_features(
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"clickhouse"},
         tags={"source": DATABASE},
+        retry_policy=RETRIES,
         description="Признаки визитов для моделей уровня 4+: 15-секундные слоты, паузы между событиями, "
         "длительность, просмотры.\n\n**Grain** one row per counter_id, date, visit_id.  \n"
         "**Partition** day of the visit in the counter's zone; a rerun replaces the day.  \n"
@@ -127,7 +127,7 @@ def build_features(
         def fill(load: ComputedLoad, counter: int, day: date) -> None:
             load.add_select(features_sql(counter, day, settings.rules), SETTINGS)
 
-        counters = counters_of(context, warehouse, "visits", days_of(context))
+        counters = counters_of(context, warehouse, "visits", _days(context))
         loaded = recompute(context, warehouse, table, FEATURES_KEY, counters, fill)
         told = report(context, warehouse, loaded, day_column="date_time", zone=zone)
         return dg.MaterializeResult(
@@ -155,7 +155,7 @@ def _known(
         return {}
     listed, known, without = warehouse.query(
         f"SELECT sum(listed_hits), sum(known_hits), countIf(known_hits = 0) FROM {DATABASE}.visit_features "
-        f"WHERE {_here(counters, days_of(context))}"
+        f"WHERE {_here(counters, _days(context))}"
     )[0]
     return {
         "hits_listed_by_visits": int(listed),
@@ -182,6 +182,10 @@ def build_level4_visits(
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"clickhouse", "lightgbm"},
         tags={"source": DATABASE},
+        retry_policy=RETRIES,
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)
+        ),
         check_specs=[drift.check_spec(VISITS_KEY)],
         description="Визиты уровня 4 и выше: правило 180-5-5 (180 секунд, 5 просмотров, 5 слотов) или "
         "вероятность по модели устройства выше порога.\n\n"
@@ -197,7 +201,7 @@ def build_level4_visits(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
     ) -> dg.MaterializeResult:
         _require(warehouse, "visit_features")
-        days = days_of(context)
+        days = _days(context)
         counters = counters_of(context, warehouse, "visit_features", days)
         models = Models(settings.models)
         _score(context, warehouse, settings, models, counters)

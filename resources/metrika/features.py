@@ -53,12 +53,20 @@ class FeatureRules:
     next_day: bool = False
 
 
-def features_sql(counter: int, day: date, rules: FeatureRules, database: str = "metrika") -> str:
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """The tables of both logs, each row once: SQL that stands behind FROM."""
+
+    visits: str = "metrika.visits FINAL"
+    hits: str = "metrika.hits FINAL"
+
+
+def features_sql(counter: int, day: date, rules: FeatureRules, logs: Logs | None = None) -> str:
     """SELECT of one row a visit of a counter's day, by the columns of `metrika.visit_features`.
 
     To be run with SETTINGS.
     """
-    visits, hits = f"{database}.visits", f"{database}.hits"
+    logs = logs or Logs()
     here = f"counter_id = {counter} AND date = '{day}'"
     days = f"date IN ('{day}', '{day + timedelta(days=1)}')" if rules.next_day else f"date = '{day}'"
     pauses = "arrayPopFront(arrayDifference(t))"
@@ -66,10 +74,10 @@ def features_sql(counter: int, day: date, rules: FeatureRules, database: str = "
     return f"""
 WITH
   listed AS (
-    SELECT visit_id, arrayJoin(arrayDistinct(watch_ids)) AS watch_id FROM {visits} FINAL WHERE {here}
+    SELECT visit_id, arrayJoin(arrayDistinct(watch_ids)) AS watch_id FROM {logs.visits} WHERE {here}
   ),
   known AS (
-    SELECT watch_id, toUInt32(date_time) AS at FROM {hits} FINAL WHERE counter_id = {counter} AND {days}
+    SELECT watch_id, toUInt32(date_time) AS at FROM {logs.hits} WHERE counter_id = {counter} AND {days}
   ),
   timed AS (
     SELECT visit_id, arraySort(groupArray(at)) AS t
@@ -86,7 +94,7 @@ WITH
       if(known_hits > 1, arrayAvg({pauses}), 0) AS mean_pause,
       if(known_hits > 1, arrayReduce('stddevPopStable', {pauses}), 0) AS std_pause
     FROM timed
-  ){_legacy_devices(hits, visits, here) if legacy else ""}
+  ){_legacy_devices(logs, here) if legacy else ""}
 SELECT
   v.counter_id AS counter_id, v.date AS date, v.visit_id AS visit_id, v.client_id AS client_id,
   v.row_number AS row_number, v.date_time AS date_time, v.visit_duration AS visit_duration,
@@ -95,18 +103,18 @@ SELECT
   length(arrayDistinct(v.watch_ids)) AS listed_hits, m.known_hits AS known_hits,
   m.slots AS slots, m.slot_range AS slot_range, m.slots / (v.visit_duration / 60 + 1) AS slot_density,
   m.median_pause AS median_pause, m.mean_pause AS mean_pause, m.std_pause AS std_pause
-FROM (SELECT * FROM {visits} FINAL WHERE {here}) AS v
+FROM (SELECT * FROM {logs.visits} WHERE {here}) AS v
 LEFT JOIN measured AS m ON v.visit_id = m.visit_id
 {"LEFT JOIN devices AS d ON v.visit_id = d.visit_id" if legacy else ""}"""
 
 
-def _legacy_devices(hits: str, visits: str, here: str) -> str:
+def _legacy_devices(logs: Logs, here: str) -> str:
     """CTE `devices`: the device of the first event whose id, cut to 19 characters, spells a visit's id."""
     cut = "toUInt64(substring(toString(watch_id), 1, 19))"
     return f""",
   devices AS (
     SELECT {cut} AS visit_id, argMin(device_category, (row_number, date_time, watch_id)) AS device
-    FROM {hits} FINAL
-    WHERE {here} AND {cut} IN (SELECT visit_id FROM {visits} WHERE {here})
+    FROM {logs.hits}
+    WHERE {here} AND {cut} IN (SELECT visit_id FROM {logs.visits} WHERE {here})
     GROUP BY visit_id
   )"""

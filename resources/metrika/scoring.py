@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+DATABASE = "metrika"
 RULE = "visit_duration >= 180 AND page_views >= 5 AND slots >= 5"
 BATCH_ROWS = 100_000
 
@@ -68,7 +69,13 @@ class Scored:
 
 
 def scored(
-    warehouse: WarehouseResource, counter: int, day: date, models: Models, *, without_hits: bool = True
+    warehouse: WarehouseResource,
+    counter: int,
+    day: date,
+    models: Models,
+    *,
+    without_hits: bool = True,
+    database: str = DATABASE,
 ) -> Iterator[Scored]:
     """Ask the models for the visits of a counter's day that the rule does not select.
 
@@ -82,7 +89,7 @@ def scored(
         after, rows = "", BATCH_ROWS
         while rows == BATCH_ROWS:
             where = f"counter_id = {counter} AND date = '{day}' AND device = {device}{known}{after}"
-            found = _batch(warehouse, where)
+            found = _batch(warehouse, database, where)
             rows = len(found)
             if not rows:
                 break
@@ -92,18 +99,34 @@ def scored(
             after = f" AND visit_id > {found['visit_id'][-1]}"
 
 
-def _batch(warehouse: WarehouseResource, where: str) -> NDArray[Any]:
+def _batch(warehouse: WarehouseResource, database: str, where: str) -> NDArray[Any]:
     """visit_id and all features as float64, by visit id."""
     columns = ", ".join(f"toFloat64({column}) AS {column}" for column in FEATURES.values())
     sql = (
-        f"SELECT visit_id, {columns} FROM metrika.visit_features WHERE {where} AND NOT ({RULE}) "
+        f"SELECT visit_id, {columns} FROM {database}.visit_features WHERE {where} AND NOT ({RULE}) "
         f"ORDER BY visit_id LIMIT {BATCH_ROWS} SETTINGS prefer_column_name_to_alias = 1"
     )
     with warehouse.session("reading the features of visits") as client:
         return client.query_np(sql)
 
 
-def selection_sql(counter: int, day: date) -> str:
+def selected_rows(
+    warehouse: WarehouseResource, counter: int, day: date, zone: str, database: str = DATABASE
+) -> list[dict[str, Any]]:
+    """The visits of level 4 or higher as the old script wrote them, in the order of the log.
+
+    `{visitId, clientId, dateTime, visitDuration}`: ids as text, the time as the log has it, which is that of
+    the counter's zone.
+    """
+    sql = f"""
+SELECT toString(visit_id), toString(client_id), formatDateTime(date_time, '%F %T', {{zone:String}}),
+  visit_duration
+FROM {database}.level4_visits WHERE counter_id = {counter} AND date = '{day}' ORDER BY row_number, visit_id"""
+    names = ("visitId", "clientId", "dateTime", "visitDuration")
+    return [dict(zip(names, row, strict=True)) for row in warehouse.query(sql, {"zone": zone})]
+
+
+def selection_sql(counter: int, day: date, database: str = DATABASE) -> str:
     """SELECT of the visits of level 4 or higher, by the columns of `metrika.level4_visits`.
 
     A visit that the rule selects has no score; one that a model selects has more than its threshold. To be
@@ -117,8 +140,8 @@ SELECT
   f.date_time AS date_time, f.visit_duration AS visit_duration, f.device AS device,
   if(f.is_rule, NULL, s.score) AS score, if(f.is_rule, 'rule', 'model') AS reason, f.slots AS slots,
   if(f.is_rule, '', s.model_version) AS model_version
-FROM (SELECT *, {RULE} AS is_rule FROM metrika.visit_features WHERE {here}) AS f
+FROM (SELECT *, {RULE} AS is_rule FROM {database}.visit_features WHERE {here}) AS f
 LEFT ANY JOIN (
-  SELECT visit_id, score, model_version FROM metrika.visit_scores WHERE {here} AND score > threshold
+  SELECT visit_id, score, model_version FROM {database}.visit_scores WHERE {here} AND score > threshold
 ) AS s ON s.visit_id = f.visit_id
 WHERE f.is_rule OR s.model_version != ''"""

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from etl_assets.metrika.fields import HITS, VISITS
 from etl_assets.metrika.level4_tables import visit_features
 from resources.clickhouse import WarehouseResource
-from resources.metrika.features import FEATURES, SETTINGS, FeatureRules, features_sql
+from resources.metrika.features import FEATURES, SETTINGS, FeatureRules, Logs, features_sql
 from resources.metrika.models import digest, read_model
 from tests.resources.metrika.slow_features import Hit, Visit, features, legacy_device, seconds
 
 DAY = date(2026, 10, 7)
 ZONE = "Europe/Moscow"
 DATABASE = "metrika_features"
+LOGS = Logs(f"{DATABASE}.visits FINAL", f"{DATABASE}.hits FINAL")
 LATE = 2**64 - 1
 _counters = itertools.count(1)
 
@@ -63,7 +64,7 @@ def computed(
     """visit id -> row of the features table."""
     with warehouse.session() as client:
         found = client.query(
-            features_sql(counter, DAY, rules or FeatureRules(), DATABASE), settings=dict(SETTINGS)
+            features_sql(counter, DAY, rules or FeatureRules(), LOGS), settings=dict(SETTINGS)
         )
         rows = [dict(zip(found.column_names, row, strict=True)) for row in found.result_rows]
     by_id = {row["visit_id"]: row for row in rows}
