@@ -102,6 +102,16 @@ def backfill(
 
 
 @app.command()
+def authorize(
+    code: Annotated[str, typer.Argument(help="What the portal gives after «Allow»; it lives half a minute.")],
+) -> None:
+    """Give the Bitrix24 application its first tokens, for settings without BITRIX24_APP_REFRESH_TOKEN."""
+    from cli.authorize import authorize as run
+
+    run(code)
+
+
+@app.command()
 def reconcile(
     entities: Annotated[
         list[str] | None, typer.Argument(help="Tables such as crm_deal; all that can be counted by default.")

@@ -12,17 +12,26 @@ from etl_assets import bitrix24, metrika, ttm
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.metrika.checks import build_checks as build_metrika_checks
+from etl_assets.metrika.service_jobs import (
+    build_results,
+    scoring_service_resource,
+    task_job,
+    uploads,
+    uploads_job,
+)
 from etl_assets.metrika.settings import configured as metrika_configured
 from etl_assets.metrika.settings import metrika_resource, metrika_settings
 from etl_assets.settings import given, text, warehouse_resource
 from etl_assets.ttm.checks import build_checks as build_ttm_checks
 from etl_assets.ttm.settings import database_resource, hub_resource, ttm_settings
 from resources.http import install_log_redaction
+from resources.scoring_service.resource import NEEDS, TaskMetrikaResource
 from schedules.bitrix24 import build_schedules
 from schedules.metrika import build_schedules as build_metrika_schedules
 from schedules.ttm import build_schedules as build_ttm_schedules
-from sensors.bitrix24_smart_processes import first_load, new_smart_processes
+from sensors.bitrix24_smart_processes import build_sensors as build_bitrix24_sensors
 from sensors.metrika_conversions import build_sensor as build_conversions_sensor
+from sensors.metrika_scoring_service import build_sensors as build_scoring_sensors
 from sensors.ttm_stopped_tickets import build_sensor
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -35,7 +44,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     install_log_redaction()
     resources: dict[str, Any] = {"warehouse": warehouse_resource(dg.EnvVar("CLICKHOUSE_URL"))}
-    sources = [_bitrix24(resources), _metrika(resources), _ttm(resources)]
+    sources = [_bitrix24(resources), _metrika(resources), _scoring(resources), _ttm(resources)]
     embedded = text("CLICKHOUSE_URL", "").startswith("chdb:")
     house = dg.Definitions(
         resources={**resources, **(overrides or {})},
@@ -58,7 +67,7 @@ def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
         asset_checks=build_checks(),
         jobs=jobs,
         schedules=schedules,
-        sensors=[new_smart_processes, first_load],
+        sensors=build_bitrix24_sensors(settings.running),
     )
 
 
@@ -72,6 +81,17 @@ def _metrika(resources: dict[str, Any]) -> dg.Definitions:
         jobs=jobs,
         schedules=schedules,
         sensors=[build_conversions_sensor(settings, running=configured)],
+    )
+
+
+def _scoring(resources: dict[str, Any]) -> dg.Definitions:
+    """What Dagster does for the scoring service; its tasks load and score with their own tokens."""
+    resources["metrika"] = TaskMetrikaResource.like(resources["metrika"])
+    resources["scoring_service"] = scoring_service_resource()
+    return dg.Definitions(
+        assets=[build_results(metrika_settings().partitions), uploads],
+        jobs=[task_job, uploads_job],
+        sensors=build_scoring_sensors(running=given(*NEEDS)),
     )
 
 

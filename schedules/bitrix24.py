@@ -30,6 +30,10 @@ def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.Sche
     return [job for job, _ in built], [schedule for _, schedule in built]
 
 
+def _status(settings: Bitrix24Settings) -> dg.DefaultScheduleStatus:
+    return dg.DefaultScheduleStatus.RUNNING if settings.running else dg.DefaultScheduleStatus.STOPPED
+
+
 CHECKS_CRON = "0 3 * * *"
 
 
@@ -46,7 +50,7 @@ def _nightly_checks(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinit
         job=job,
         cron_schedule=CHECKS_CRON,
         execution_timezone=settings.zone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=_status(settings),
         description=f"Counts and rights, once a night: `{CHECKS_CRON}`, {settings.zone}.",
     )
     return job, schedule
@@ -68,7 +72,7 @@ def _nightly_comparison(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDef
         job=job,
         cron_schedule=COMPARISON_CRON,
         execution_timezone=settings.zone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=_status(settings),
         description=f"Deletions, once a night: `{COMPARISON_CRON}`, {settings.zone}.",
     )
     return job, schedule
@@ -94,7 +98,7 @@ def _scheduled(
         job=job,
         cron_schedule=cron,
         execution_timezone=settings.zone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=_status(settings),
         description=f"{', '.join(e.name.removesuffix('_0') for e in entities)}: `{cron}`, {settings.zone}.",
     )
     def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

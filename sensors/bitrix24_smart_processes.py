@@ -23,11 +23,23 @@ REFRESH = """mutation Refresh($location: String!, $key: String!) {
 }"""
 
 
-@dg.sensor(
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers smart processes by number and lets their assets appear; gone ones are archived.",
-)
+def build_sensors(running: bool) -> list[dg.SensorDefinition]:
+    """Both sensors; without a credential they do not start by themselves."""
+    status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+    notice = dg.sensor(
+        minimum_interval_seconds=60,
+        default_status=status,
+        description="Registers smart processes by number, lets their assets appear, archives gone ones.",
+    )
+    load = dg.sensor(
+        minimum_interval_seconds=30,
+        default_status=status,
+        target=dg.AssetSelection.groups(DATABASE),
+        description="Loads the whole history of a smart process whose asset has just appeared.",
+    )
+    return [notice(new_smart_processes), load(first_load)]
+
+
 def new_smart_processes(
     context: dg.SensorEvaluationContext, bitrix24: Bitrix24Resource
 ) -> dg.SensorResult | dg.SkipReason:
@@ -70,12 +82,6 @@ def refresh_state() -> None:
         raise TransientSourceError(f"Refreshing the smart processes failed: {result.get('message', kind)}")
 
 
-@dg.sensor(
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    target=dg.AssetSelection.groups(DATABASE),
-    description="Loads the whole history of a smart process whose asset has just appeared.",
-)
 def first_load(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """One run over all partitions for every smart process that was never materialized."""
     graph = context.repository_def.asset_graph if context.repository_def else None

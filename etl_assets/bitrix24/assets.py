@@ -39,6 +39,7 @@ class Bitrix24Settings:
 
     `crons` and `types` override the entity table: {entity: cron}, {entity: {column: ClickHouse type}}.
     `deleted_share_pct`: how much of a table may be found gone at once before somebody must confirm it.
+    `running`: schedules and sensors start by themselves, since there is a credential.
     """
 
     start_date: str = "2020-01-01"
@@ -46,6 +47,7 @@ class Bitrix24Settings:
     crons: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     deleted_share_pct: float = 20.0
+    running: bool = True
 
     def cron(self, entity: Entity) -> str:
         """The entity's cron, empty if the clock does not load it.

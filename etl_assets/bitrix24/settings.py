@@ -11,7 +11,7 @@ import dagster as dg
 from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.bitrix24.entities import ENTITIES
 from etl_assets.loading import local_zone
-from etl_assets.settings import mapping, number, past_day, text
+from etl_assets.settings import given, mapping, number, past_day, text
 from resources.bitrix24 import Bitrix24Resource
 from resources.bitrix24.fields import OVERRIDES
 
@@ -25,6 +25,7 @@ def bitrix24_settings() -> Bitrix24Settings:
         crons=_crons(mapping("BITRIX24_SCHEDULES")),
         types=_types(mapping("BITRIX24_TYPES")),
         deleted_share_pct=number("BITRIX24_DELETED_SHARE_PCT", 20),
+        running=configured(),
     )
 
 
@@ -65,10 +66,23 @@ def _types(chosen: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
     return chosen
 
 
-def bitrix24_resource(webhook_url: str | None = None) -> Bitrix24Resource:
-    """The portal. Without `webhook_url` it is read from the environment now, not when a run begins."""
+WEBHOOK, CLIENT_ID = "BITRIX24_WEBHOOK_URL", "BITRIX24_APP_CLIENT_ID"
+CLIENT_SECRET, REFRESH_TOKEN = "BITRIX24_APP_CLIENT_SECRET", "BITRIX24_APP_REFRESH_TOKEN"
+
+
+def configured() -> bool:
+    """Whether the portal can be asked at all."""
+    return given(WEBHOOK) or given(CLIENT_ID, CLIENT_SECRET)
+
+
+def bitrix24_resource(later: bool = False) -> Bitrix24Resource:
+    """The portal. Its secrets are read now, or only when a run begins (`later`)."""
     return Bitrix24Resource(
-        webhook_url=webhook_url or text("BITRIX24_WEBHOOK_URL"),
+        webhook_url=_secret(WEBHOOK, later),
+        client_id=text(CLIENT_ID, "") or "",
+        client_secret=_secret(CLIENT_SECRET, later),
+        refresh_token=_secret(REFRESH_TOKEN, later),
+        auth_url=text("BITRIX24_APP_AUTH_URL", "") or "",
         ca_bundle=text("BITRIX24_CA_BUNDLE", "") or None,
         bucket_capacity=number("BITRIX24_RATE_CAPACITY", 50),
         bucket_per_second=number("BITRIX24_RATE_PER_SECOND", 2),
@@ -78,3 +92,10 @@ def bitrix24_resource(webhook_url: str | None = None) -> Bitrix24Resource:
         operating_limit_s=number("BITRIX24_OPERATING_LIMIT_S", 400),
         state_dir=text("SVOD_STATE_DIR", "") or None,
     )
+
+
+def _secret(name: str, later: bool) -> Any:
+    """A secret, or Dagster's promise of it: then it stands in no run configuration."""
+    if not given(name):
+        return ""
+    return dg.EnvVar(name) if later else text(name)

@@ -8,9 +8,11 @@ from pydantic import Field, PrivateAttr
 
 from resources.bitrix24.calls import FALSE_MARK, PAGE, CommandError, ListCall, RecordBatch, Window
 from resources.bitrix24.client import Bitrix24Client
+from resources.bitrix24.credentials import Application, Webhook
 from resources.bitrix24.faults import failure
 from resources.bitrix24.portal import ClientStats
 from resources.bitrix24.preflight import PreflightRow, preflight
+from resources.errors import PermanentSourceError
 
 __all__ = [
     "FALSE_MARK",
@@ -29,11 +31,17 @@ __all__ = [
 
 
 class Bitrix24Resource(dg.ConfigurableResource):
-    """One portal, read through an inbound webhook within its limits."""
+    """One portal, read through an inbound webhook or as an application, within its limits."""
 
     webhook_url: str = Field(
-        repr=False, description="https://<portal>/rest/<user id>/<code>/; the code is a password."
+        default="",
+        repr=False,
+        description="https://<portal>/rest/<user id>/<code>/; the code is a password.",
     )
+    client_id: str = Field(default="", description="Of an application; without one the webhook asks.")
+    client_secret: str = Field(default="", repr=False, description="Of the application.")
+    refresh_token: str = Field(default="", repr=False, description="The first one; its successors are kept.")
+    auth_url: str = Field(default="", description="Authorization server; default: the documented ones.")
     bucket_capacity: float = Field(
         default=50, ge=0, description="Requests at once (50; Enterprise 250); 0 = no limit."
     )
@@ -76,7 +84,7 @@ class Bitrix24Resource(dg.ConfigurableResource):
         """The client of this process, made at first use. Raises PermanentSourceError for a malformed URL."""
         if self._client is None:
             self._client = Bitrix24Client(
-                self.webhook_url,
+                self.credential(),
                 bucket_capacity=self.bucket_capacity,
                 bucket_per_second=self.bucket_per_second,
                 bucket_reserve=self.bucket_reserve,
@@ -93,6 +101,23 @@ class Bitrix24Resource(dg.ConfigurableResource):
                 timezone=self.timezone or None,
             )
         return self._client
+
+    def credential(self) -> Webhook | Application:
+        """Who asks. Raises PermanentSourceError for a setting that is missing or malformed."""
+        if not self.client_id:
+            return Webhook(self.webhook_url)
+        if not self.state_dir:
+            raise PermanentSourceError(
+                "SVOD_STATE_DIR is not set: the application's tokens are kept there, and they must last."
+            )
+        return Application(
+            self.client_id,
+            self.client_secret,
+            refresh_token=self.refresh_token,
+            auth_url=self.auth_url,
+            directory=Path(self.state_dir),
+            ca_bundle=self.ca_bundle or None,
+        )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connections when the run is over."""

@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from resources.bitrix24.calls import PAGE, CommandError, ListCall, RecordBatch, Window, fingerprint
+from resources.bitrix24.credentials import Credential, Webhook
 from resources.bitrix24.encode import DateStyle, ListQuery, bracket
 from resources.bitrix24.envelope import BadAnswer, BadShape, decode, rows_of, whole_number
 from resources.bitrix24.faults import failure
@@ -26,7 +27,7 @@ LOG = logging.getLogger("svod.bitrix24")
 
 
 class Bitrix24Client:
-    """Reads one portal through an inbound webhook; complete or it raises.
+    """Reads one portal through an inbound webhook or as an application; complete or it raises.
 
     Raises TransientSourceError (limits, faults, timeouts that outlast the retries) and PermanentSourceError
     (credential, scope, rights, unknown method), whose texts never hold the webhook.
@@ -34,7 +35,7 @@ class Bitrix24Client:
 
     def __init__(
         self,
-        webhook_url: str,
+        credential: Credential | str,
         *,
         bucket_capacity: float = 50,
         bucket_per_second: float = 2.0,
@@ -53,9 +54,9 @@ class Bitrix24Client:
         clock: Clock = time,
         log: logging.Logger = LOG,
     ) -> None:
-        """Sends nothing. Seconds, rows and requests as in Bitrix24Resource, which describes each setting."""
+        """Sends nothing. A text is a webhook's URL; the rest as in Bitrix24Resource, which describes it."""
         self._portal = Portal(
-            webhook_url,
+            Webhook(credential) if isinstance(credential, str) else credential,
             bucket_capacity=bucket_capacity,
             bucket_per_second=bucket_per_second,
             bucket_reserve=bucket_reserve,
@@ -80,8 +81,8 @@ class Bitrix24Client:
         """Counters since the client was made."""
         return self._portal.stats
 
-    def call(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The decoded `result` of one method; parameters travel as JSON."""
+    def call(self, method: str, params: Mapping[str, Any] | Sequence[Any] | None = None) -> Any:
+        """The decoded `result` of one method; parameters travel as JSON, a list where they are positional."""
         return decode(self._portal.call(method, params or {}).result)
 
     def call_many(

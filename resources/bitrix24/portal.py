@@ -1,13 +1,13 @@
-"""One portal behind one webhook: sends requests within the limits and retries what can be retried."""
+"""One portal behind one credential: sends requests within the limits and retries what can be retried."""
 
 import logging
 import random
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import Raw
 
 from resources.bitrix24.calls import CommandError
+from resources.bitrix24.credentials import EXPIRED, Credential
 from resources.bitrix24.envelope import (
     Answer,
     BadAnswer,
@@ -32,8 +33,6 @@ from resources.errors import PermanentSourceError, TransientSourceError
 from resources.http import Clock, HttpAnswer, HttpSession, RateBucket, TransportError, register_secret
 
 T = TypeVar("T")
-_WEBHOOK = re.compile(r"^(?P<base>https?://[^/\s?#@]+/rest/\d+/(?P<code>[^/\s?#]+))(?:/[\w.]*)?/?$")
-_LOCAL = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|\[?::1\]?|[\w-]+)$")
 _REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 3
 MOST_RATE_REFUSALS = 12
@@ -130,31 +129,12 @@ class _Unreachable(Exception):
         self.error = error
 
 
-def parse_webhook(url: str) -> tuple[str, str]:
-    """(base without a trailing slash, webhook code).
-
-    Raises PermanentSourceError that does not show the value.
-    """
-    match = _WEBHOOK.match(url.strip())
-    if not match:
-        raise PermanentSourceError(
-            "BITRIX24_WEBHOOK_URL is not a webhook URL: it must look like https://<portal>/rest/<user "
-            "id>/<code>/."
-        )
-    base = match["base"]
-    if base.startswith("http://") and not _LOCAL.match(urlsplit(base).hostname or ""):
-        raise PermanentSourceError(
-            "BITRIX24_WEBHOOK_URL must begin with https://: the portal refuses plain HTTP."
-        )
-    return base, match["code"]
-
-
 class Portal:
     """Sends single calls and batches; safe to use from several threads."""
 
     def __init__(
         self,
-        webhook_url: str,
+        credential: Credential,
         *,
         bucket_capacity: float,
         bucket_per_second: float,
@@ -171,12 +151,11 @@ class Portal:
         clock: Clock,
         log: logging.Logger,
     ) -> None:
-        self._base, code = parse_webhook(webhook_url)
-        register_secret(webhook_url)
-        register_secret(self._base)
-        self.http = HttpSession(timeout_s=timeout_s, verify=ca_bundle or True, pool=pool, secrets=[code])
-        self._bucket = RateBucket(
-            f"bitrix24:{urlsplit(self._base).netloc.lower()}",
+        self._credential = credential
+        self._moved: tuple[str, str] | None = None  # (address of the credential, where the portal is now)
+        self.http = HttpSession(timeout_s=timeout_s, verify=ca_bundle or True, pool=pool)
+        self._make_bucket = lambda: RateBucket(
+            f"bitrix24:{urlsplit(credential.base).netloc.lower()}",
             capacity=max(1.0, bucket_capacity - bucket_reserve) if bucket_capacity > 0 else 0,
             per_second=bucket_per_second,
             directory=state_dir,
@@ -192,7 +171,19 @@ class Portal:
         self._operating_wait_s = operating_wait_s
         self._streak = 0
 
-    def call(self, method: str, params: Mapping[str, Any], stop: threading.Event | None = None) -> Answer:
+    @cached_property
+    def _bucket(self) -> RateBucket:
+        """By the portal's name, which an application knows only when it has a token."""
+        return self._make_bucket()
+
+    @property
+    def _base(self) -> str:
+        known = self._credential.base
+        return self._moved[1] if self._moved and self._moved[0] == known else known
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | Sequence[Any], stop: threading.Event | None = None
+    ) -> Answer:
         """One method, parameters as JSON. Raises Permanent- or TransientSourceError."""
 
         def send(_count: int) -> Answer:
@@ -354,8 +345,17 @@ class Portal:
                 return
             self.clock.sleep(min(left, NAP_S, seconds))
 
-    def _post(self, method: str, payload: Mapping[str, Any]) -> bytes:
+    def _post(self, method: str, payload: Mapping[str, Any] | Sequence[Any]) -> bytes:
         """The body of a 200 answer. Raises _Refused, _Unreachable or BadAnswer."""
+        used = self._credential.token
+        try:
+            return self._answered(method, payload)
+        except _Refused as refused:
+            if refused.error.code not in EXPIRED or not self._credential.renew(used):
+                raise
+        return self._answered(method, payload)
+
+    def _answered(self, method: str, payload: Mapping[str, Any] | Sequence[Any]) -> bytes:
         answer = self._follow(method, payload)
         if answer.status == 200 and answer.body.lstrip()[:1] == b"{":
             found = None if method == BATCH else read_error(answer.body)
@@ -382,11 +382,12 @@ class Portal:
             raise BadAnswer("not JSON")
         return "", f"HTTP {answer.status} without a JSON body"
 
-    def _follow(self, method: str, payload: Mapping[str, Any]) -> HttpAnswer:
+    def _follow(self, method: str, payload: Mapping[str, Any] | Sequence[Any]) -> HttpAnswer:
         for _ in range(MOST_REDIRECTS + 1):
+            url, body = f"{self._base}/{method}.json", self._credential.signed(payload)
             self.stats.add(requests=1)
             try:
-                answer = self.http.post_json(f"{self._base}/{method}.json", payload)
+                answer = self.http.post_json(url, body)
             except TransportError as error:
                 raise _Unreachable(error) from None
             self.stats.add(api_s=answer.elapsed_s)
@@ -409,8 +410,9 @@ class Portal:
         netloc = new.netloc.rpartition("@")[2]
         if netloc != old.netloc:
             self.log.warning("Bitrix24: the portal has moved to %s: update BITRIX24_WEBHOOK_URL", netloc)
-        self._base = urlunsplit((new.scheme, netloc, old.path, "", ""))
-        register_secret(self._base)
+        moved = urlunsplit((new.scheme, netloc, old.path, "", ""))
+        self._moved = self._credential.base, moved
+        register_secret(moved)
 
     def _learn(self, envelope: Time, nested: Sequence[tuple[str, Time]], owner: str) -> None:
         self.portal_time = moment(envelope) or self.portal_time

@@ -24,6 +24,7 @@ def defs(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
     def build(**crons: str) -> dg.Definitions:
         monkeypatch.setenv("BITRIX24_SCHEDULES", json.dumps(crons))
+        monkeypatch.setenv("BITRIX24_WEBHOOK_URL", "https://portal.test/rest/1/some-code/")
         return build_defs()
 
     return build
@@ -44,13 +45,21 @@ def crons(defs: dg.Definitions) -> dict[str, str]:
     return {
         name: str(schedule.cron_schedule)
         for schedule in schedules(defs).values()
-        if schedule.name != "bitrix24_checks"
+        if schedule.name not in ("bitrix24_checks", "bitrix24_reconciliation")
         for name in assets_of(defs, schedule.job_name)
     }
 
 
 def test_without_a_setting_every_entity_has_the_cron_of_the_table(defs: Settings):
     assert crons(defs()) == {e.name: e.cron for e in ENTITIES}
+
+
+def test_without_a_credential_nothing_starts_by_itself(monkeypatch: pytest.MonkeyPatch):
+    for name in ("BITRIX24_WEBHOOK_URL", "BITRIX24_APP_CLIENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    defs = build_defs()
+    stopped = {s.default_status for s in schedules(defs).values()}
+    assert stopped == {dg.DefaultScheduleStatus.STOPPED}
 
 
 def test_entities_that_share_a_cron_share_a_job(defs: Settings):

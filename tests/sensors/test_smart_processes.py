@@ -15,9 +15,10 @@ import pytest
 from etl_assets.bitrix24.smart_processes import portal_types
 from resources.bitrix24 import Bitrix24Resource
 from resources.errors import PermanentSourceError, TransientSourceError
-from sensors import bitrix24_smart_processes as sensors
+from sensors.bitrix24_smart_processes import build_sensors
 from tests.etl_assets.house import RANGE_END, RANGE_START, House, day, failures, house, key, small_portal
 
+NEW, FIRST = build_sensors(running=True)
 SUCCESS = {"__typename": "RefreshComponentStateSuccess"}
 DAYS = 3
 
@@ -67,7 +68,7 @@ def tick(place: House, cursor: str | None = None, portal: Bitrix24Resource | Non
     """What the sensor says; the keys that it asks for are added, as the daemon does."""
     resources = {"bitrix24": portal or place.bitrix24}
     with dg.build_sensor_context(instance=place.instance, cursor=cursor, resources=resources) as context:
-        result = sensors.new_smart_processes(context)
+        result = NEW(context)
     if isinstance(result, dg.SensorResult):
         for request in result.dynamic_partitions_requests or []:
             place.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
@@ -85,7 +86,7 @@ def node(place: House, number: int) -> Any:
 def first_load(place: House) -> Any:
     repository = place.defs.get_repository_def()
     with dg.build_sensor_context(instance=place.instance, repository_def=repository) as context:
-        return sensors.first_load(context)
+        return FIRST(context)
 
 
 def test_unseen_types_are_registered_once_their_assets_are_there(place: House, webserver: Webserver):

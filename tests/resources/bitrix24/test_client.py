@@ -21,7 +21,7 @@ from resources.bitrix24 import (
     Window,
     preflight,
 )
-from resources.bitrix24.portal import parse_webhook
+from resources.bitrix24.credentials import parse_webhook
 from resources.errors import PermanentSourceError, TransientSourceError
 from resources.http import install_log_redaction
 from sandbox.bitrix24 import CostModel, Portal, PortalConfig, serve
