@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import bitrix24, metrika, ttm
+from etl_assets import bitrix24, metrika, mts_link, ttm
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.metrika.checks import build_checks as build_metrika_checks
@@ -21,6 +21,7 @@ from etl_assets.metrika.service_jobs import (
 )
 from etl_assets.metrika.settings import configured as metrika_configured
 from etl_assets.metrika.settings import metrika_resource, metrika_settings
+from etl_assets.mts_link.settings import mts_link_resource, mts_link_settings
 from etl_assets.settings import given, text, warehouse_resource
 from etl_assets.ttm.checks import build_checks as build_ttm_checks
 from etl_assets.ttm.settings import database_resource, hub_resource, ttm_settings
@@ -28,6 +29,7 @@ from resources.http import install_log_redaction
 from resources.scoring_service.resource import NEEDS, TaskMetrikaResource
 from schedules.bitrix24 import build_schedules
 from schedules.metrika import build_schedules as build_metrika_schedules
+from schedules.mts_link import build_schedules as build_mts_link_schedules
 from schedules.ttm import build_schedules as build_ttm_schedules
 from sensors.bitrix24_smart_processes import build_sensors as build_bitrix24_sensors
 from sensors.metrika_conversions import build_sensor as build_conversions_sensor
@@ -44,7 +46,13 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
     install_log_redaction()
     resources: dict[str, Any] = {"warehouse": warehouse_resource(dg.EnvVar("CLICKHOUSE_URL"))}
-    sources = [_bitrix24(resources), _metrika(resources), _scoring(resources), _ttm(resources)]
+    sources = [
+        _bitrix24(resources),
+        _metrika(resources),
+        _scoring(resources),
+        _mts_link(resources),
+        _ttm(resources),
+    ]
     embedded = text("CLICKHOUSE_URL", "").startswith("chdb:")
     house = dg.Definitions(
         resources={**resources, **(overrides or {})},
@@ -92,6 +100,17 @@ def _scoring(resources: dict[str, Any]) -> dg.Definitions:
         assets=[build_results(metrika_settings().partitions), uploads],
         jobs=[task_job, uploads_job],
         sensors=build_scoring_sensors(running=given(*NEEDS)),
+    )
+
+
+def _mts_link(resources: dict[str, Any]) -> dg.Definitions:
+    settings = mts_link_settings()
+    resources["mts_link"] = mts_link_resource(later=True)
+    jobs, schedules = build_mts_link_schedules(settings)
+    return dg.Definitions(
+        assets=[*mts_link.build_assets(settings), *mts_link.table_specs(settings)],
+        jobs=jobs,
+        schedules=schedules,
     )
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 
 from etl_assets.loading import local_zone
 from etl_assets.mts_link.endpoints import PRIVACY
-from etl_assets.settings import mapping, number, past_day, text
+from etl_assets.settings import given, mapping, number, past_day, text
 from resources.mts_link import DEFAULT_URL, MtsLinkResource
 from resources.mts_link.client import RATE
 
@@ -78,17 +78,21 @@ def _cron(name: str, default: str) -> str:
     return value
 
 
-def mts_link_resource(token: str | None = None) -> MtsLinkResource:
-    """The organisation. Without `token` it is read from the environment now, not when a run begins."""
+def mts_link_resource(*, later: bool = False) -> MtsLinkResource:
+    """The organisation; `later`: its secrets are read when a run begins, and stand in no definition."""
+
+    def secret(name: str) -> str:
+        return dg.EnvVar(name) if later and given(name) else "" if later else text(name, "")
+
     return MtsLinkResource(
-        token=token or text(TOKEN, ""),
+        token=secret(TOKEN),
         base_url=text("MTS_LINK_URL", DEFAULT_URL),
-        oauth_token=text("MTS_LINK_OAUTH_TOKEN", "") or None,
+        oauth_token=secret("MTS_LINK_OAUTH_TOKEN") or None,
         rate=number("MTS_LINK_RATE", RATE),
         in_flight=int(number("MTS_LINK_IN_FLIGHT", 8)),
         timeout_s=number("MTS_LINK_TIMEOUT_S", 30),
         attempts=int(number("MTS_LINK_ATTEMPTS", 5)),
         ca_bundle=text("MTS_LINK_CA_BUNDLE", "") or None,
         state_dir=text("SVOD_STATE_DIR", "") or None,
-        pseudonym_key=text("MTS_LINK_PSEUDONYM_KEY", "") or None,
+        pseudonym_key=secret("MTS_LINK_PSEUDONYM_KEY") or None,
     )

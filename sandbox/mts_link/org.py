@@ -47,8 +47,9 @@ class Org:
     def __init__(self, config: OrgConfig) -> None:
         self.config = config
         self.clock = Clock(config.clock_start, config.clock_factor)
-        self.zero = int(self.clock.now()) // 3600 * 3600 - config.days * DAY
-        self.step = max(600, (config.days + 20) * DAY // max(1, config.sessions))
+        # the same for a month, so that an organisation that is started again is the same
+        self.zero = int(self.clock.now()) // (30 * DAY) * (30 * DAY) - config.days * DAY
+        self.step = max(600, (config.days + 50) * DAY // max(1, config.sessions))
         self.deleted: dict[str, set[int]] = {kind: set() for kind in ("session", "member", "record")}
         self.changed: dict[int, dict[str, Any]] = {}
         self.extra_messages: dict[int, int] = {}
