@@ -20,7 +20,7 @@ RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_p
 
 @dataclass(frozen=True)
 class Request:
-    """What to run: assets by key, an inclusive range of days for the partitioned ones, and run config."""
+    """What to run: assets by key, an inclusive range of days for the partitioned ones, run config, tags."""
 
     run_id: str
     assets: list[str]
@@ -28,6 +28,7 @@ class Request:
     last: str = ""
     feed: bool = False  # what changed since the last load, whatever the range
     config: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -58,7 +59,7 @@ def execute(request: Request) -> bool:
                 asset_selection=[dg.AssetKey.from_user_string(key) for key in request.assets],
                 run_id=request.run_id,
                 run_config=request.config,
-                tags=tags,
+                tags={**request.tags, **tags},
                 raise_on_error=False,
             )
         )

@@ -79,8 +79,12 @@ SANDBOXES = (
         url="http://127.0.0.1:8025",
         needs=("METRIKA_TOKEN",),
         settings={"METRIKA_TOKEN": "sandbox0token0of0metrika", "METRIKA_COUNTERS": "100001"},
-        # its logs are ready at the second look
-        defaults={"METRIKA_POLL_S": "0.5"},
+        # its logs are ready at the second look; no models are given, so the demo trains some
+        defaults={
+            "METRIKA_POLL_S": "0.5",
+            "METRIKA_MODELS_DIR": ".data/metrika_models",
+            "METRIKA_LABEL_GOAL": "310000001",
+        },
         options=lambda deals: ["--visits", str(deals // 10)],
         days=7,
     ),
