@@ -5,6 +5,7 @@ The service stores what it accepts; sensors (`sensors/metrika_scoring_service.py
 
 import uuid
 from collections import Counter
+from datetime import date
 from time import monotonic
 
 import dagster as dg
@@ -15,6 +16,7 @@ from etl_assets.settings import switch, text
 from resources.clickhouse import WarehouseResource
 from resources.errors import PermanentSourceError
 from resources.metrika import MetrikaResource
+from resources.metrika.scoring import selected_rows
 from resources.scoring_service.resource import TASK_TAG, ScoringServiceResource
 from resources.scoring_service.uploads import Upload
 
@@ -24,11 +26,6 @@ UPLOADS_KEY = dg.AssetKey(["scoring", "uploads"])
 TASK_ASSETS = (dg.AssetKey(["metrika", "visits"]), dg.AssetKey(["metrika", "hits"]), FEATURES_KEY, VISITS_KEY)
 SEND_FOR_S = 900  # then the next run goes on
 SHOWN = 50
-# the documented result: numbers as text, the time as Metrika's log has it
-_RESULT = """SELECT toString(visit_id), toString(client_id),
-  formatDateTime(date_time, '%F %T', {zone:String}), visit_duration
-FROM metrika.level4_visits FINAL
-WHERE counter_id = {counter:UInt32} AND date = {day:Date} ORDER BY date_time, visit_id"""
 
 
 def scoring_service_resource() -> ScoringServiceResource:
@@ -69,11 +66,7 @@ def build_results(partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefiniti
             raise PermanentSourceError("This asset works for a task of the scoring service: use POST /tasks.")
         counter = int(context.run.tags[COUNTERS_TAG])
         zone = metrika.client.counter(counter).zone
-        asked = {"zone": zone, "counter": counter, "day": context.partition_key}
-        rows = [
-            {"visitId": visit, "clientId": client, "dateTime": time, "visitDuration": duration}
-            for visit, client, time, duration in warehouse.query(_RESULT, asked)
-        ]
+        rows = selected_rows(warehouse, counter, date.fromisoformat(context.partition_key), zone)
         with scoring_service.available():
             finished = scoring_service.ledger.task_done(uuid.UUID(task_id), zone, rows)
         if not finished:
