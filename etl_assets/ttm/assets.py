@@ -46,6 +46,7 @@ ABOUT = {
         "**Source** `ticket.list` (saved filter TTM_FILTER_STOPPED) and `ticket.get` through the hub."
     ),
 }
+RETRY_S = 60.0  # before the second attempt of a step; the clock makes further ones
 PERSONAL = frozenset({TICKETS.name, EXPIRED.name, STOPPED.name})
 
 
@@ -105,7 +106,7 @@ def _build_day(settings: TtmSettings) -> dg.AssetsDefinition:
         pool=DATABASE,
         check_specs=[spec for table in DAILY for spec in check_specs(asset_key(table))],
         retry_policy=dg.RetryPolicy(
-            max_retries=1, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+            max_retries=1, delay=RETRY_S, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
         ),
     )
     def ttm_business_day(
@@ -207,7 +208,7 @@ def _build_stopped(settings: TtmSettings) -> dg.AssetsDefinition:
         metadata=_metadata(STOPPED),
         description=ABOUT[STOPPED.name] + f"  \n**Freshness** every {settings.interval_s} s (TTM_INTERVAL).",
         check_specs=check_specs(key),
-        retry_policy=dg.RetryPolicy(max_retries=1, delay=min(30, settings.interval_s / 4)),
+        retry_policy=dg.RetryPolicy(max_retries=1, delay=min(RETRY_S, settings.interval_s / 4)),
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(seconds=3 * settings.interval_s),
             warn_window=timedelta(seconds=2 * settings.interval_s),
