@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import ipaddress
 import json
 import logging
@@ -59,6 +60,8 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: two would wait for each other
+    disable_nagle_algorithm = True
 
     @property
     def service(self) -> Metrika:
@@ -158,9 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(status, body, kind, headers)
         kept = body[: int(len(body) * float(options.get("share", 0.5)))]
         announced = len(body) if options.get("announce", True) else len(kept)
-        self._send(status, kept, kind, headers, announced)
-        self.close_connection = True
-        return None
+        return self._send(status, kept, kind, headers | {"Connection": "close"}, announced)
 
     def _json(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self._send(status, json.dumps(body).encode(), "application/x-yametrika+json", headers)
@@ -184,6 +185,7 @@ class Handler(BaseHTTPRequestHandler):
     def _break(self) -> None:
         """Close with RST instead of FIN."""
         self.close_connection = True
+        self.wfile = io.BytesIO()  # nothing more is written
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
@@ -226,7 +228,7 @@ def serve(
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certfile, keyfile)
     server = Server(service, host, port, tls)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="sandbox-metrika", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox-metrika", daemon=True)
     thread.start()
     try:
         yield service
