@@ -8,10 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets import bitrix24, metrika, mts_link, ttm
+from etl_assets import bitrix24, metrika, mts_link, mts_vats, ttm
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.metrika.checks import build_checks as build_metrika_checks
+from etl_assets.metrika.level4_settings import level4_settings
 from etl_assets.metrika.service_jobs import (
     build_results,
     scoring_service_resource,
@@ -21,7 +22,10 @@ from etl_assets.metrika.service_jobs import (
 )
 from etl_assets.metrika.settings import configured as metrika_configured
 from etl_assets.metrika.settings import metrika_resource, metrika_settings
+from etl_assets.metrika.training import build_promotion
 from etl_assets.mts_link.settings import mts_link_resource, mts_link_settings
+from etl_assets.mts_vats.settings import configured as mts_vats_configured
+from etl_assets.mts_vats.settings import mts_vats_resource
 from etl_assets.settings import given, text, warehouse_resource
 from etl_assets.ttm.checks import build_checks as build_ttm_checks
 from etl_assets.ttm.settings import database_resource, hub_resource, ttm_settings
@@ -30,7 +34,9 @@ from resources.scoring_service.resource import NEEDS, TaskMetrikaResource
 from schedules.bitrix24 import build_schedules
 from schedules.metrika import build_schedules as build_metrika_schedules
 from schedules.mts_link import build_schedules as build_mts_link_schedules
+from schedules.mts_vats import build_schedules as build_mts_vats_schedules
 from schedules.ttm import build_schedules as build_ttm_schedules
+from sensors.bitrix24_events import build_sensor as build_events_sensor
 from sensors.bitrix24_smart_processes import build_sensors as build_bitrix24_sensors
 from sensors.metrika_conversions import build_sensor as build_conversions_sensor
 from sensors.metrika_scoring_service import build_sensors as build_scoring_sensors
@@ -51,6 +57,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         _metrika(resources),
         _scoring(resources),
         _mts_link(resources),
+        _mts_vats(resources),
         _ttm(resources),
     ]
     embedded = text("CLICKHOUSE_URL", "").startswith("chdb:")
@@ -75,7 +82,10 @@ def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
         asset_checks=build_checks(),
         jobs=jobs,
         schedules=schedules,
-        sensors=build_bitrix24_sensors(settings.running),
+        sensors=[
+            *build_bitrix24_sensors(settings.running),
+            build_events_sensor(given("BITRIX24_APP_CLIENT_ID")),
+        ],
     )
 
 
@@ -86,7 +96,7 @@ def _metrika(resources: dict[str, Any]) -> dg.Definitions:
     return dg.Definitions(
         assets=[*metrika.build_assets(settings), *metrika.view_specs()],
         asset_checks=build_metrika_checks(settings),
-        jobs=jobs,
+        jobs=[*jobs, build_promotion(level4_settings())],
         schedules=schedules,
         sensors=[build_conversions_sensor(settings, running=configured)],
     )
@@ -125,6 +135,14 @@ def _ttm(resources: dict[str, Any]) -> dg.Definitions:
         jobs=[*jobs, stopped],
         schedules=schedules,
         sensors=[sensor],
+    )
+
+
+def _mts_vats(resources: dict[str, Any]) -> dg.Definitions:
+    resources["mts_vats"] = mts_vats_resource()
+    jobs, schedules = build_mts_vats_schedules(running=mts_vats_configured())
+    return dg.Definitions(
+        assets=[*mts_vats.build_assets(), *mts_vats.view_specs()], jobs=jobs, schedules=schedules
     )
 
 

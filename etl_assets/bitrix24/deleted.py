@@ -7,6 +7,7 @@ from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.bitrix24.comparing import Compared, Comparer, counted_entities, guard_rights
 from etl_assets.bitrix24.deletions import MARKS
 from etl_assets.bitrix24.entities import Entity
+from etl_assets.bitrix24.events import OfflineQueue, consume
 from etl_assets.loading import OWNERS, column_schema
 from resources.bitrix24 import Bitrix24Resource
 from resources.clickhouse import WarehouseResource
@@ -27,10 +28,14 @@ of the entities: counts and ids."""
 
 
 class Reconcile(dg.Config):
-    """What to compare. `confirm`: believe mass deletions, and a loss of rights, this once."""
+    """What to compare. `confirm`: believe mass deletions, and a loss of rights, this once.
+
+    `offline`: take in the application's queue of events instead of counting.
+    """
 
     entities: list[str] = Field(default_factory=list)
     confirm: bool = False
+    offline: bool = False
 
 
 def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
@@ -59,7 +64,6 @@ def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         warehouse.ensure(MARKS)
         chosen = _chosen(config, warehouse)
-        guard_rights(bitrix24.client, warehouse, confirmed=config.confirm)
         comparer = Comparer(
             bitrix24.client,
             warehouse,
@@ -68,6 +72,9 @@ def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
             run_id=context.run.run_id,
             log=context.log.info,
         )
+        if config.offline:
+            return reported(warehouse, consume(OfflineQueue(bitrix24.client), comparer, warehouse))
+        guard_rights(bitrix24.client, warehouse, confirmed=config.confirm)
         done, failed = compare_all(context, comparer, chosen)
         if failed:
             said = "; ".join(f.description or "failed" for f in failed)
