@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cli.formats import Format
+from cli.metrika import app as metrika
 from cli.project import embedded_postgres, ensure_local, enter, fail, out
 from resources.postgres import PostgresError
 
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold a secret
     help="Company systems in one ClickHouse warehouse, loaded with Dagster.",
 )
+app.add_typer(metrika, name="metrika")
 
 
 @app.command()

@@ -55,16 +55,16 @@ class FileScoring:
 
 def score_files(
     warehouse: WarehouseResource,
-    visits: Iterable[bytes],
-    hits: Iterable[bytes],
+    visits: Iterable[Iterable[bytes]],
+    hits: Iterable[Iterable[bytes]],
     settings: Level4Settings,
     models: Models | None = None,
 ) -> FileScoring:
     """Select the visits of level 4 or higher of one day.
 
-    `visits` and `hits` are the bytes of the logs in pieces of any size, gzip or not, all parts one after the
-    other; other columns than those needed are passed over. Raises PermanentSourceError for a log that is not
-    whole or holds a value that does not fit, and ModelError.
+    `visits` and `hits` are the parts of the logs, each a header and lines, as bytes in pieces of any size,
+    gzip or not; other columns than those needed are passed over. Raises PermanentSourceError for a part that
+    is not whole, WarehouseError for a value that does not fit, ModelError.
     """
     models = models or Models(settings.models)
     with _scratch(warehouse) as database:
@@ -117,20 +117,23 @@ def _fill(
     database: str,
     name: str,
     columns: dict[str, tuple[str, str]],
-    chunks: Iterable[bytes],
+    parts: Iterable[Iterable[bytes]],
 ) -> int:
     """Insert a log; how many lines it has."""
-    received = Received()
-    try:
-        for block in blocks(inflate(chunks, received), list(columns), received):
-            body = b"\n".join((block.header, block.lines))
-            with warehouse.session(f"reading the log of {name}") as client:
-                client.raw_insert(
-                    f"{database}.{name}", insert_block=body, fmt="TabSeparatedWithNames", settings=READING
-                )
-    except BrokenPart as error:
-        raise PermanentSourceError(f"The log of {name} is not whole: {error}.") from None
-    return received.lines
+    lines = 0
+    for number, chunks in enumerate(parts):
+        received = Received()
+        try:
+            for block in blocks(inflate(chunks, received), list(columns), received):
+                body = b"\n".join((block.header, block.lines))
+                with warehouse.session(f"reading the log of {name}") as client:
+                    client.raw_insert(
+                        f"{database}.{name}", insert_block=body, fmt="TabSeparatedWithNames", settings=READING
+                    )
+        except BrokenPart as error:
+            raise PermanentSourceError(f"The log of {name}, part {number}, is not whole: {error}.") from None
+        lines += received.lines
+    return lines
 
 
 def _once(database: str, name: str, columns: dict[str, tuple[str, str]]) -> str:

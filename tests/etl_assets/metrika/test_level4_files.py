@@ -62,6 +62,10 @@ def pieces(log: bytes, size: int) -> Iterator[bytes]:
     return (log[at : at + size] for at in range(0, len(log), size))
 
 
+def parts(*logs: bytes) -> list[list[bytes]]:
+    return [[log] for log in logs]
+
+
 def expected(visits: Sequence[Visit], hits: Sequence[Hit], models: Models, *, legacy: bool) -> list[str]:
     """Ids of the visits that the specification selects, in the order of the file."""
     times, found = {h.watch_id: h.at for h in hits}, []
@@ -112,7 +116,7 @@ def test_files_and_plain_python_select_the_same_visits_in_the_same_order(
 ):
     chosen = Level4Settings(models.directory, FeatureRules("legacy" if rule == "legacy" else "visit"))
     found = score_files(
-        warehouse, pieces(visit_log(visits), size), pieces(hit_log(hits), size), chosen, models
+        warehouse, [pieces(visit_log(visits), size)], [pieces(hit_log(hits), size)], chosen, models
     )
     assert [r["visitId"] for r in found.rows] == expected(visits, hits, models, legacy=rule == "legacy")
     assert (found.visits, found.hits) == (len(visits), len(hits))
@@ -134,14 +138,21 @@ def nothing(tmp_path: Path) -> Level4Settings:
 
 def test_doubled_lines_are_one_visit(warehouse: WarehouseResource, nothing: Level4Settings):
     visits = [replace(LONG, visit_id=9), LONG, replace(LONG, visit_id=8), LONG]
-    found = score_files(warehouse, [visit_log(visits)], [hit_log(EVENTS * 2)], nothing)
+    found = score_files(warehouse, parts(visit_log(visits)), parts(hit_log(EVENTS * 2)), nothing)
     assert [r["visitId"] for r in found.rows] == ["9", "7", "8"]
     assert (found.visits, found.hits, found.models) == (4, 10, [])
 
 
+def test_every_part_has_a_header(warehouse: WarehouseResource, nothing: Level4Settings):
+    visits = [visit_log([replace(LONG, visit_id=number)]) for number in (3, 1, 2)]
+    hits = [hit_log(EVENTS[:2]), hit_log(EVENTS[2:])]
+    found = score_files(warehouse, parts(*visits), parts(*hits), nothing)
+    assert [r["visitId"] for r in found.rows] == ["3", "1", "2"]
+
+
 def test_gzip_is_read_as_it_is(warehouse: WarehouseResource, nothing: Level4Settings):
     found = score_files(
-        warehouse, [gzip.compress(visit_log([LONG]))], [gzip.compress(hit_log(EVENTS))], nothing
+        warehouse, parts(gzip.compress(visit_log([LONG]))), parts(gzip.compress(hit_log(EVENTS))), nothing
     )
     assert found.rows == [
         {"visitId": "7", "clientId": "8", "dateTime": "2026-10-07 12:00:01", "visitDuration": 200}
@@ -149,13 +160,13 @@ def test_gzip_is_read_as_it_is(warehouse: WarehouseResource, nothing: Level4Sett
 
 
 def test_an_empty_day_is_an_empty_list(warehouse: WarehouseResource, nothing: Level4Settings):
-    assert score_files(warehouse, [visit_log([])], [hit_log([])], nothing).rows == []
+    assert score_files(warehouse, parts(visit_log([])), parts(hit_log([])), nothing).rows == []
 
 
 @pytest.mark.parametrize(
     ("visits", "hits", "said"),
     [
-        (b"", hit_log([]), "The log of visits is not whole: it has no header"),
+        (b"", hit_log([]), "The log of visits, part 0, is not whole: it has no header"),
         (visit_log([LONG])[:-1], hit_log([]), "its last line has no end"),
         (visit_log([LONG]), hit_log([]) + b"1\t2\n", "1 of its lines do not have 4 columns"),
         (visit_log([LONG]).replace(b"clientID", b"someID"), hit_log([]), "it has no column ym:s:clientID"),
@@ -167,7 +178,7 @@ def test_a_log_that_is_not_whole_is_refused(
     warehouse: WarehouseResource, nothing: Level4Settings, visits: bytes, hits: bytes, said: str
 ):
     with pytest.raises(dg.Failure, match=said) as refusal:
-        score_files(warehouse, [visits], [hits], nothing)
+        score_files(warehouse, parts(visits), parts(hits), nothing)
     assert not refusal.value.allow_retries
     left = "SELECT count() FROM system.databases WHERE startsWith(name, 'svod_scratch_')"
     assert warehouse.query(left) == [(0,)]

@@ -1,0 +1,63 @@
+"""`svod metrika models`, `trust` and `promote`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.table import Table
+
+from cli.project import enter, fail, out
+from resources.metrika.features import DEVICES
+from resources.metrika.models import ModelError
+from resources.metrika.models_directory import ModelsDirectory
+
+
+def directory() -> ModelsDirectory:
+    """The models of the settings."""
+    return ModelsDirectory.at(
+        os.environ.get("METRIKA_MODELS_DIR") or None, os.environ.get("METRIKA_MODELS_MANIFEST") or None
+    )
+
+
+def models() -> None:
+    """One line a device: the file that is used, its threshold, whether it can be read."""
+    enter()
+    found = directory()
+    table = Table("device", "file", "threshold", "state")
+    try:
+        versions, current = found.versions(), found.current()
+        for name in DEVICES.values():
+            file, state = found.file(name), "ready"
+            try:
+                found.load(name)
+            except ModelError as error:
+                state = error.description or "cannot be read"
+            table.add_row(name, str(file[0]) if file else "—", f"{found.threshold(name):g}", state)
+    except ModelError as error:
+        raise fail(error.description or "The models cannot be read.") from None
+    out.print(table)
+    for version in versions:
+        out.print(f"{version}{'  in use' if version == current else ''}", highlight=False)
+
+
+def trust(file: Path) -> None:
+    """Add the file's sha256 to the manifest."""
+    enter()
+    try:
+        total = directory().trust(file)
+    except ModelError as error:
+        raise fail(error.description or "The file cannot be read.") from None
+    out.print(f"{total}  {file.name} is trusted.", highlight=False, soft_wrap=True)
+
+
+def promote(version: str | None, given: bool) -> None:
+    """Point at a version, or at the given models."""
+    enter()
+    if given == (version is not None):
+        raise fail("Give a version, or --given: `svod metrika models` lists the versions.")
+    try:
+        directory().promote(version)
+    except ModelError as error:
+        raise fail(error.description or "It cannot be promoted.") from None
+    out.print(f"In use: {version or 'the given models'}.", highlight=False)
