@@ -242,7 +242,7 @@ class Broker:
 
     def _unacked(self, request: Request) -> None:
         """No ack in time. The silent connector keeps the slot occupied: it may be at work."""
-        request.timers.pop("ack", None)
+        request.stop("ack")
         if (connector := request.holder) is None:
             return
         connector.record.suspect = True
@@ -272,7 +272,7 @@ class Broker:
 
     def _expire(self, request: Request) -> None:
         """The deadline: an attempt on its way has timed out, one that waits ends with its last error."""
-        request.timers.pop("deadline", None)
+        request.stop("deadline")
         if request.holder is None and request.error:
             self._fail(request, request.error, request.error_status)
         elif request.holder is None and not self._ranking.offered(request.method):
@@ -291,7 +291,7 @@ class Broker:
             self._watch(request)
 
     def _absent(self, request: Request) -> None:
-        request.timers.pop("absence", None)
+        request.stop("absence")
         if request.error:
             self._fail(request, request.error, request.error_status)
             return

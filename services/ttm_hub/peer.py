@@ -43,8 +43,8 @@ class WebsocketPeer:
     def close(self, code: int, reason: str) -> None:
         """Send what is posted, then close. Returns at once."""
         if not self._closing:
+            _start(self.finish(code, reason))
             self._closing = True
-            _start(self._close(code, reason))
 
     async def _flush(self) -> None:
         try:
@@ -63,10 +63,20 @@ class WebsocketPeer:
         finally:
             self._sending = None
 
-    async def _close(self, code: int, reason: str) -> None:
+    async def finish(self, code: int, reason: str) -> None:
+        """Send what is posted, then close; a peer that takes neither is cut off."""
+        self._closing = True
         if self._sending:
             await asyncio.wait([self._sending], timeout=self._send_s)
-        await self._socket.close(code, reason)
+        try:
+            async with asyncio.timeout(self._send_s):
+                await self._socket.close(code, reason)
+        except TimeoutError:  # what it has not taken is in the way of the closing frame too
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self._socket.transport.abort()
 
 
 def _start(work: object) -> asyncio.Task[None]:

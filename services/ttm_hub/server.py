@@ -97,8 +97,13 @@ class Hub:
         self._door = Door(config.failures, config.failure_window)
         self._handshakes = Handshakes()
         self._sessions: dict[tuple[str, Key], Session] = {}
-        self._metrics = Metrics(self.broker, self._handshakes, lambda: len(self._sessions))
+        self._metrics = Metrics(self.broker, self._handshakes, lambda: self.connections)
         self._nobody = secrets.token_urlsafe(32)
+
+    @property
+    def connections(self) -> int:
+        """Those that have proven who they are."""
+        return len(self._sessions)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Hub]:
@@ -111,7 +116,11 @@ class Hub:
             finally:
                 sweep.cancel()
                 server.close(code=protocol.RESTART, reason="restart")
-                await server.wait_closed()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.config.limits.send):
+                        await server.wait_closed()
+                for session in list(self._sessions.values()):
+                    session.peer.abort()
 
     async def _listen(self) -> Server:
         raise_file_limit()
@@ -219,10 +228,10 @@ class Hub:
         self._door.failed(address)
         self._handshakes.count("unknown", str(refused.code))
         log.warning("handshake from %s refused: %s", address, refused.reason)
-        with suppress(ConnectionClosed):
-            if refused.error:
-                await socket.send(refused.error, text=True)
-            await socket.close(refused.code, refused.reason)
+        peer = WebsocketPeer(socket, self.config.limits.send)
+        if refused.error:
+            peer.post(refused.error)
+        await peer.finish(refused.code, refused.reason)
 
     def _enter(self, session: Session, hello: messages.Hello) -> None:
         """Take it in; an older connection of the same instance is replaced."""
