@@ -16,13 +16,13 @@ from services.scoring_api.service import Service
 router = APIRouter()
 
 
-@router.post("/goals/check", tags=["Цели"], summary="Есть ли цель", responses=problems(400, 401, 404, 502))
+@router.post("/goals/check", tags=["Цели"], summary="Есть ли цель", responses=problems(400, 401, 404, 424))
 def check_goal(body: schemas.GoalIn, here: Here, bearer: Bearer, admin: Admin) -> schemas.GoalFound:
     """Нужна цель «JavaScript-событие» с условием «совпадает» на этот идентификатор."""
     return _goal(here, body, bearer)
 
 
-@router.post("/goals", tags=["Цели"], summary="Создать цель", responses=problems(400, 401, 404, 502))
+@router.post("/goals", tags=["Цели"], summary="Создать цель", responses=problems(400, 401, 404, 424))
 def create_goal(body: schemas.GoalIn, here: Here, bearer: Bearer, admin: Admin) -> schemas.GoalFound:
     """Создаёт цель, если её ещё нет; ожидавшие её конверсии отправляются."""
     return _goal(here, body, bearer, admin)
@@ -40,10 +40,11 @@ def _goal(here: Service, body: schemas.GoalIn, bearer: Bearer, admin: str | None
         if created:
             goal = client.create_goal(counter, body.target, body.name)
     except MetrikaRefusal as refusal:
-        known = refusal.status if 400 <= refusal.status < 500 else 502
+        known = refusal.status if 400 <= refusal.status < 500 else 424
         raise HTTPException(known, f"Metrika API error: {refusal.message or refusal.description}") from None
-    except (TransientSourceError, PermanentSourceError) as error:
-        raise HTTPException(502, f"Metrika API error: {redact(error.description or '')}") from None
+    except (TransientSourceError, PermanentSourceError) as error:  # no fault of ours
+        said = f"Metrika API error: {redact(error.description or '')}"
+        raise HTTPException(424, said, {"Retry-After": "30"}) from None
     if created and admin and goal:
         here.uploads.wake(counter, body.target)
         here.ledger.note(admin, "goal.create", goal.id, counter=counter, target=body.target)

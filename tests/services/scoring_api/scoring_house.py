@@ -87,6 +87,7 @@ def served(postgres: EmbeddedPostgres, folder: Path, **environ: str) -> Iterator
         "SCORING_ENCRYPTION_KEY": new_key(),
         "SCORING_WEBHOOK_RATE": "0",
         "SCORING_ADMIN_TOKEN": "",
+        "METRIKA_URL": "http://127.0.0.1:9",  # nobody
         "METRIKA_TOKEN": "",
         "METRIKA_COUNTER": "",
         "METRIKA_COUNTERS": "",
