@@ -18,7 +18,7 @@ from etl_assets.loading import (
     report,
 )
 from etl_assets.mts_link.endpoints import ENDPOINTS, PRIVACY, Endpoint
-from etl_assets.mts_link.loads import Source, load_children, load_schedule, retire_unseen
+from etl_assets.mts_link.loads import Source, load_children, load_schedule, newer_than_all, retire_unseen
 from etl_assets.mts_link.parents import ASSETS, DATABASE
 from etl_assets.mts_link.plan import Mode
 from etl_assets.mts_link.reading import FolderReader, ListReader, WindowReader
@@ -175,7 +175,8 @@ def load_endpoint(
         back = timedelta(days=_lookback(endpoint, settings, mode))
         wanted = Bounds(mark - back, overlap=back)
     loaded = _load_list(context, source, warehouse, wanted)
-    result = report(context, warehouse, loaded, day_column=endpoint.day, zone=settings.zone)
+    day = endpoint.day if loaded.result.rows else None  # the plot of an hour without news is the last one
+    result = report(context, warehouse, loaded, day_column=day, zone=settings.zone)
     return _told(context, maker, result)
 
 
@@ -194,6 +195,7 @@ def _load_list(
     if endpoint.name == SESSIONS_OF:
         return load_schedule(context, source, warehouse, wanted)
     if endpoint.strategy == "window":
+        maker.floor = newer_than_all(warehouse, table)
         reader = WindowReader(endpoint, client, maker, log, zone=source.zone)
 
         def after(bounds: Bounds, source_time: datetime) -> None:

@@ -144,7 +144,8 @@ class FanOut:
 
     def _take(self, load: Load, job: Job, page: Page) -> None:
         parent = job[0]
-        self._first_read = min(self._first_read or page.read_at, page.read_at)
+        at = self._maker.read_at(page.read_at)
+        self._first_read = min(self._first_read or at, at)
         batch = self._maker.batch(page.items, page.read_at, parent if len(job) == 1 else None)
         load.add(batch.body, batch.count, batch.read_at)
         self.days.update(batch.days)
@@ -229,7 +230,7 @@ class FanOut:
             return
         again = [m.parent for m in self._done if m.parent in self.known and m.status in (OK, 404)]
         owner = parent_columns(self._endpoint.parent)[-1].column
-        before = self._first_read or self._client.now()
+        before = self._first_read or self._maker.read_at(self._client.now())
         owners = [key.rpartition(SEPARATOR)[2] for key in again]
         self._warehouse.retire_children(table, owner, owners, before, {})
 
@@ -240,7 +241,7 @@ class FanOut:
         if gone:
             owner = parent_columns(self._endpoint.parent)[-1].column
             owners = [mark.parent.rpartition(SEPARATOR)[2] for mark in gone]
-            self._warehouse.retire_children(table, owner, owners, before, {})
+            self._warehouse.retire_children(table, owner, owners, self._maker.read_at(before), {})
             self.marks.settle(replace(mark, state="") for mark in gone)  # one that comes back is asked for
 
     # Judging

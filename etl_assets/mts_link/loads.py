@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -53,6 +53,7 @@ def load_children(
     asset, now = context.asset_key.to_user_string(), client.now()
     everyone = ParentRows(warehouse, settings.classes).read(endpoint.parent)
     table, change = warehouse.ensure(table_of(endpoint, settings.zone))
+    source.maker.floor = newer_than_all(warehouse, table)
     if change and not change.created:  # a new column: all rows are read again to fill it
         warehouse.note_progress(asset, FULL, "open", "", now)
     left = warehouse.unfinished(asset, FULL)
@@ -83,7 +84,8 @@ def load_children(
     )
     if mode == "asked":
         warehouse.note_progress(asset, bounds.key, "done", "", None)
-    result = report(context, warehouse, loaded, day_column=endpoint.day, zone=settings.zone)
+    day = endpoint.day if loaded.result.rows else None
+    result = report(context, warehouse, loaded, day_column=day, zone=settings.zone)
     return _with_parents(result, load, everyone)
 
 
@@ -133,6 +135,19 @@ def emails(client: MtsLinkClient) -> dict[str, str]:
 # Periods
 
 
+def newer_than_all(warehouse: WarehouseResource, table: Table) -> datetime | None:
+    """A second after the newest row of a table; None where there is none.
+
+    The row read last wins, and what a load did not see again is older than all that it saw. A source's clock
+    that stands still or goes back would break both.
+    """
+    there = "SELECT count() FROM system.tables WHERE database = {d:String} AND name = {t:String}"
+    if not warehouse.query(there, {"d": table.database, "t": table.name})[0][0]:
+        return None
+    newest = warehouse.query(f"SELECT toUnixTimestamp(max({LOADED_AT})) FROM {table.sql_name}")[0][0]
+    return datetime.fromtimestamp(newest + 1, UTC) if newest else None
+
+
 def retire_unseen(
     warehouse: WarehouseResource, table: Table, day: str, bounds: Bounds, first_read: datetime | None
 ) -> None:
@@ -170,6 +185,7 @@ class ScheduleReader(WindowReader):
         super().__init__(source.endpoint, source.client, source.maker, log, zone=source.zone)
         self._load = load
         self._sessions = RowMaker(SESSIONS, source.maker.scrubber, source.zone, source.maker.classes)
+        self._sessions.floor = source.maker.floor
 
     def _batch(self, page: Page) -> Batch:
         sessions = self._sessions.batch(page.items, page.read_at)
@@ -190,6 +206,8 @@ def load_schedule(
     zone = source.settings.zone
     events, (sessions, change) = table_of(source.endpoint, zone), warehouse.ensure(table_of(SESSIONS, zone))
     asset = f"{DATABASE}/{SESSIONS.name}"
+    floors = [at for t in (events, sessions) if (at := newer_than_all(warehouse, t))]
+    source.maker.floor = max(floors, default=None)
     with warehouse.load(sessions, asset=asset, run_id=context.run.run_id) as load:
         reader = ScheduleReader(source, load, context.log.info)
 

@@ -39,7 +39,7 @@ class Marks:
 
     def read(self) -> dict[str, Mark]:
         """Parent -> its mark."""
-        table = self._table(READS)
+        table, _ = self._table(READS), self._table(ERRORS)  # both are there from the first load on
         found = self._warehouse.query(
             "SELECT parent, state, status, ifNull(message, ''), ifNull(rows, 0), ifNull(cursor, ''), read_at "
             f"FROM {table.sql_name} FINAL WHERE endpoint = {{e:String}}",

@@ -41,7 +41,8 @@ class MtsLinkReader:
         return Spent(used.requests, used.requests, used.waited_s, used.api_s)
 
     def _batch(self, page: Page) -> Batch:
-        self.first_read = min(self.first_read or page.read_at, page.read_at)
+        at = self.maker.read_at(page.read_at)
+        self.first_read = min(self.first_read or at, at)
         return self.maker.batch(page.items, page.read_at)
 
     def _refused(self, refused: Refused) -> PermanentSourceError:

@@ -90,13 +90,17 @@ def table_of(endpoint: Endpoint, zone: str) -> Table:
 
 @dataclass
 class RowMaker:
-    """Makes a table's rows of a method's records. `unknown` gathers fields that only `raw` holds."""
+    """Makes a table's rows of a method's records. `unknown` gathers fields that only `raw` holds.
+
+    `floor`: rows count as read then at the earliest, see `newer_than_all`.
+    """
 
     endpoint: Endpoint
     scrubber: Scrubber
     zone: ZoneInfo
     classes: frozenset[str]
     unknown: set[str] = field(default_factory=set)
+    floor: datetime | None = None
 
     def __post_init__(self) -> None:
         self._columns = self.endpoint.columns
@@ -114,7 +118,11 @@ class RowMaker:
             day = parent.day if parent else moment_of(row.get(self.endpoint.day or ""), self.zone)
             if day is not None:
                 days[f"{day.astimezone(self.zone):%Y-%m-%d}"] += 1
-        return Batch(b"\n".join(lines), len(lines), read_at, days)
+        return Batch(b"\n".join(lines), len(lines), self.read_at(read_at), days)
+
+    def read_at(self, at: datetime) -> datetime:
+        """When rows of an answer count as read."""
+        return max(at, self.floor) if self.floor else at
 
     def rows(
         self, records: Iterable[Mapping[str, Any]], parent: Parent | None = None
