@@ -116,6 +116,13 @@ SANDBOXES = (
         options=lambda deals: ["--change-every", "15"],
         days=3,
     ),
+    Sandbox(
+        "mts_vats",
+        setting="MTS_VATS_ADDRESS",
+        url="http://127.0.0.1:8028",
+        needs=("MTS_VATS_LOGIN", "MTS_VATS_PASSWORD"),
+        settings={"MTS_VATS_LOGIN": "+7-9990000001", "MTS_VATS_PASSWORD": "sandbox0secret"},
+    ),
 )
 SERVICES: tuple[Service, ...] = (
     Service(
@@ -131,6 +138,12 @@ SERVICES: tuple[Service, ...] = (
         command=[sys.executable, "-m", "services.ttm_connector", "--health-port", "8766"],
         url="http://127.0.0.1:8766/",
         demo=True,
+    ),
+    Service(
+        "ttm board",
+        source="ttm",
+        command=[sys.executable, "-m", "services.ttm_board"],
+        url="http://127.0.0.1:8029/healthz",
     ),
 )
 

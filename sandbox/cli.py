@@ -5,6 +5,7 @@ import typer
 from sandbox.bitrix24.cli import app as bitrix24
 from sandbox.metrika.cli import app as metrika
 from sandbox.mts_link.cli import app as mts_link
+from sandbox.mts_vats.cli import app as mts_vats
 from sandbox.ttm.cli import app as ttm
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
 app.add_typer(bitrix24, name="bitrix24")
 app.add_typer(metrika, name="metrika")
 app.add_typer(mts_link, name="mts_link")
+app.add_typer(mts_vats, name="mts_vats")
 app.add_typer(ttm, name="ttm")
 
 
