@@ -106,6 +106,9 @@ class App:
                 return answer
             case "html":
                 return Answer(200, b"<!doctype html><html><body>Maintenance</body></html>", "text/html")
+            case "body":
+                assert fault
+                return Answer(200, fault.body.encode())
             case "large":
                 assert fault
                 return as_json({"id": 1, "filler": "x" * int(fault.size_mib * (1 << 20))})

@@ -141,7 +141,7 @@ def faults(
     clear: Annotated[bool, typer.Option(help="Drop the rules in force first.")] = False,
     port: Port = DEFAULT_PORT,
 ) -> None:
-    """Make calls fail: status, html, drop, reset, large, delay, expire, insert."""
+    """Make calls fail: status, html, drop, reset, large, delay, expire, insert, body."""
     try:
         rules = [json.loads(text) for text in rule or ()]
     except ValueError:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any
 
-ACTIONS = ("status", "html", "drop", "reset", "large", "delay", "expire", "insert")
+ACTIONS = ("status", "html", "drop", "reset", "large", "delay", "expire", "insert", "body")
 
 
 @dataclass
@@ -14,7 +14,8 @@ class Fault:
 
     status: answer `status`, with `retry_after` as its header. html: a page with status 200. drop: the body
     ends in the middle. reset: the connection breaks before an answer. large: a body of `size_mib`. delay:
-    `seconds` more. expire: all tokens end before the call. insert: a ticket appears before the call.
+    `seconds` more. expire: all tokens end before the call. insert: a ticket appears before the call. body:
+    this text with status 200.
     """
 
     action: str
@@ -26,6 +27,7 @@ class Fault:
     retry_after: str | None = None
     seconds: float = 0.0
     size_mib: float = 1.0
+    body: str = ""
     seen: int = 0
 
     def takes(self, path: str) -> bool:

@@ -31,10 +31,10 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Quiet(logging.Filter):
-    """Connections that are broken on purpose are no errors."""
+    """Connections that are broken on purpose, or by the end of the server, are no errors."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], Broken))
+        return not (record.exc_info and isinstance(record.exc_info[1], Broken | asyncio.CancelledError))
 
 
 _quiet = _Quiet()
@@ -82,6 +82,10 @@ async def run_system(
         changes.cancel()
         server.should_exit = server.force_exit = True
         await serving
+        answering = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in answering:
+            task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
 
 
 class _Server(uvicorn.Server):

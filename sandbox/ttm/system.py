@@ -73,6 +73,11 @@ class TicketSystem:
     lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self, config: SystemConfig | None = None) -> None:
+        """Begin anew, at the same address."""
+        self.config = config or self.config
         self.tickets: dict[int, Ticket] = {}
         self.filters: dict[str, Any] = {}
         self.faults = Faults()

@@ -89,7 +89,7 @@ class Login:
             raise TtmError("upstream_error", "The login's answer has no id_token.", status=reply.status)
         self._redaction.hide(token)
         self.token, self._since = token, time.monotonic()
-        self._until = self._since + min(self._config.login_life_s, _life(token))
+        self._until = self._since + min(self._config.login_life_s, life_of(token))
         self._refused = 0
         self._changed(None)
 
@@ -121,7 +121,7 @@ def _token(body: bytes) -> str | None:
     return token if isinstance(token, str) and token.isascii() and token.isprintable() and token else None
 
 
-def _life(token: str) -> float:
+def life_of(token: str) -> float:
     """Seconds for which a JWT is good, less a minute; endless for any other token.
 
     From its own `iat` where it has one, since our clock may be wrong; if it seems to end at once, the clock

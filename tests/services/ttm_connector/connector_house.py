@@ -187,11 +187,12 @@ def started(
     stage: Stage, system: TicketSystem, key: str, tls: Any, options: dict[str, Any]
 ) -> Iterator[None]:
     email, password = next(iter(system.config.users.items()))
-    asked = {name: options.pop(name) for name in list(options) if name in SystemConfig.__dataclass_fields__}
-    options = {"reconnect_s": 0.02, "refused_s": 0.3, "tls": tls[1] if tls else None} | options
-    link = LinkConfig(stage.url, TOKEN, key, "conn-a1", **options)
-    asked = {"url": system.base_url, "email": email, "password": password} | QUICK | asked
-    config = ConnectorConfig(link, SystemConfig(**asked))
+    of_link: dict[str, Any] = {"reconnect_s": 0.02, "refused_s": 0.3, "tls": tls[1] if tls else None}
+    of_system: dict[str, Any] = {"url": system.base_url, "email": email, "password": password, **QUICK}
+    for name, value in options.items():
+        (of_system if name in SystemConfig.__dataclass_fields__ else of_link)[name] = value
+    link = LinkConfig(stage.url, TOKEN, key, "conn-a1", **of_link)
+    config = ConnectorConfig(link, SystemConfig(**of_system))
     loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
 
     def target() -> None:
