@@ -129,6 +129,18 @@ def reconcile(
     run(entities or [], confirm, deals)
 
 
+@app.command(
+    "mts-link",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="MTS Link into JSON files: [GROUP] [EXTRACTOR] [--list] [--all] [--<parameter> VALUE …].",
+)
+def mts_link(context: typer.Context) -> None:
+    """One method into a JSON file."""
+    from cli.mts_link import run
+
+    raise typer.Exit(run(None, context.args))
+
+
 @app.command()
 def doctor() -> None:
     """Check every setting and every system behind it, one line each."""

@@ -12,8 +12,10 @@ import orjson
 from etl_assets.mts_link.tables import ERRORS, READS
 from resources.clickhouse import WarehouseResource
 from resources.clickhouse.table import Table
+from resources.clickhouse.warehouse import Load
 
 OK = 200
+_ensured: dict[tuple[str, str], Table] = {}  # by this process, which need not look again
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,11 @@ class Marks:
     def __init__(self, warehouse: WarehouseResource, endpoint: str, asset: str, run_id: str) -> None:
         self._warehouse, self._endpoint = warehouse, endpoint
         self._asset, self._run_id = asset, run_id
-        self._tables: dict[str, Table] = {}
+        self._loads: dict[str, Load] = {}
 
     def read(self) -> dict[str, Mark]:
         """Parent -> its mark."""
-        table, _ = self._table(READS), self._table(ERRORS)  # both are there from the first load on
+        table, _ = self._load(READS).table, self._load(ERRORS)  # both are there from the first load on
         found = self._warehouse.query(
             "SELECT parent, state, status, ifNull(message, ''), ifNull(rows, 0), ifNull(cursor, ''), read_at "
             f"FROM {table.sql_name} FINAL WHERE endpoint = {{e:String}}",
@@ -68,15 +70,18 @@ class Marks:
     def _insert(self, table: Table, rows: list[dict[str, Any]]) -> None:
         if not rows:
             return
-        # A load without `finish` writes no log row: these are notes, not data.
-        with self._warehouse.load(self._table(table), asset=self._asset, run_id=self._run_id) as load:
-            load.add(b"\n".join(map(orjson.dumps, rows)), len(rows), datetime.now(UTC))
-            load.flush()
+        load = self._load(table)
+        load.add(b"\n".join(map(orjson.dumps, rows)), len(rows), datetime.now(UTC))
+        load.flush()
 
-    def _table(self, table: Table) -> Table:
-        if table.name not in self._tables:
-            self._tables[table.name] = self._warehouse.ensure(table)[0]
-        return self._tables[table.name]
+    def _load(self, table: Table) -> Load:
+        """A load without `finish`, which writes no log row: these are notes, not data."""
+        if table.name not in self._loads:
+            where = (self._warehouse.url, table.name)
+            fitted = _ensured.get(where) or self._warehouse.ensure(table)[0]
+            _ensured[where] = fitted
+            self._loads[table.name] = self._warehouse.load(fitted, asset=self._asset, run_id=self._run_id)
+        return self._loads[table.name]
 
 
 def _aware(value: datetime | None) -> datetime:

@@ -21,6 +21,7 @@ SHORTEST = timedelta(days=1)
 DEEPEST_FOLDER = 50
 MESSAGE_LOOKBACK = timedelta(days=1)  # edits, and messages that came late
 EVENT_CHAT_LIMIT = 10_000
+MESSAGE_PAGES = 10_000  # of 100 messages: a million in one chat
 
 Log = Callable[[str], None]
 
@@ -112,10 +113,10 @@ class WindowReader(MtsLinkReader):
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         ahead = timedelta(days=self._window.ahead_days)
         since, until = bounds.since or EARLIEST, bounds.until or self.clock() + ahead
-        for page in self._steps(since, until):
+        for page in self.pages(since, until):
             yield self._batch(page)
 
-    def _steps(self, since: datetime, until: datetime) -> Iterator[Page]:
+    def pages(self, since: datetime, until: datetime) -> Iterator[Page]:
         """Months of what is there; years of what is not."""
         usual = timedelta(days=self._window.step_days or 0)
         step = usual
