@@ -132,7 +132,7 @@ sent_visits = sa.Table(
     sa.Column("counter_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("target", sa.Text, primary_key=True),
     sa.Column("visit_id", sa.Text, primary_key=True),
-    comment="Scored visits whose conversion was accepted: a second task of the day does not send them again",
+    comment="Scored visits whose conversion was accepted: none is sent again",
 )
 idempotency_keys = sa.Table(
     "idempotency_keys",

@@ -22,7 +22,7 @@ from resources.scoring_service.ledger import Ledger
 from resources.scoring_service.resource import TASK_TAG
 from sandbox.metrika import TOKEN
 from tests.etl_assets.metrika.counter_house import CounterHouse, counter_house, day, failures
-from tests.services.scoring_api.scoring_house import Running, item, ledger_of, make_hook, served
+from tests.services.scoring_api.scoring_house import Running, item, ledger_of, make_hook
 
 VLADIVOSTOK = 100002  # not the counter of the settings, and in another zone
 YESTERDAY = 3
@@ -41,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def place(service: Running, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CounterHouse]:
-    """Dagster with the service's database and no token of its own."""
+    """Dagster with the service's database and no token of its own; the service has the same Metrika."""
     settings = {
         "METRIKA_MODELS_DIR": str(models),
         "METRIKA_TOKEN": "",
@@ -50,18 +50,6 @@ def place(service: Running, models: Path, tmp_path_factory: pytest.TempPathFacto
     }
     with counter_house(tmp_path_factory.mktemp("house"), None, **settings) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def service(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(postgres, tmp_path_factory.mktemp("service")) as running:
-        yield running
-
-
-@pytest.fixture
-def http(service: Running) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url, timeout=30) as client:
-        yield client
 
 
 @pytest.fixture

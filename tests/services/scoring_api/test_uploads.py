@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import psycopg2
 import pytest
 
 from resources.metrika import MetrikaClient
-from resources.postgres import OPERATIONS, EmbeddedPostgres, with_driver
+from resources.postgres import USER, EmbeddedPostgres, with_driver
 from resources.scoring_service import uploads as uploads_module
 from resources.scoring_service.cipher import TokenCipher, new_key
 from resources.scoring_service.conversions import Conversion
@@ -30,7 +33,10 @@ NEVER = timedelta(days=365)
 
 @pytest.fixture(scope="module")
 def ledger(postgres: EmbeddedPostgres) -> Iterator[Ledger]:
-    found = Ledger(with_driver(postgres.url_of(OPERATIONS)), TokenCipher(new_key()))
+    with closing(psycopg2.connect(host=str(postgres.socket_dir), user=USER, dbname="postgres")) as db:
+        db.autocommit = True
+        db.cursor().execute("CREATE DATABASE uploads")  # where all tokens have one key
+    found = Ledger(with_driver(postgres.url_of("uploads")), TokenCipher(new_key()))
     migrate(found.engine)
     yield found
     found.close()
@@ -40,6 +46,16 @@ def ledger(postgres: EmbeddedPostgres) -> Iterator[Ledger]:
 def server() -> Iterator[Metrika]:
     with serve(MetrikaConfig(requests_per_second=0, parallel=0, requests_per_day=0)) as metrika:
         yield metrika
+
+
+class Hurried:
+    """A clock that does not wait."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float, /) -> None:
+        pass
 
 
 class House:
@@ -58,6 +74,7 @@ class House:
             per_second=0,
             parallel=0,
             give_up_s=0.01,
+            clock=Hurried(),
             timeout_s=5,
             state_dir=self.state,
         )

@@ -126,11 +126,32 @@ CREATE TABLE scoring.audit_log (
     details jsonb NOT NULL DEFAULT '{}'
 )
 """
+COMMENTS = """
+COMMENT ON COLUMN scoring.audit_log.actor IS 'admin, page or anonymous, with the address';
+COMMENT ON TABLE scoring.sent_visits IS 'Scored visits whose conversion was accepted: none is sent again';
+COMMENT ON COLUMN scoring.tokens.fingerprint IS 'HMAC of the token: finds it again';
+COMMENT ON COLUMN scoring.tokens.cipher IS 'The OAuth token, encrypted by Fernet';
+COMMENT ON COLUMN scoring.tasks.params IS 'date and counter; never the token';
+COMMENT ON COLUMN scoring.tasks.run_id IS 'The Dagster run that works on it';
+COMMENT ON COLUMN scoring.uploads.id_type IS 'ClientId, UserId, Yclid or PurchaseId';
+COMMENT ON COLUMN scoring.uploads.state IS 'ready, sending, sent, done or failed';
+COMMENT ON COLUMN scoring.uploads.splits IS 'How often it was halved';
+COMMENT ON COLUMN scoring.uploads.version IS 'One more if cut or retried';
+COMMENT ON COLUMN scoring.uploads.sending_at IS 'The intent, written before the request';
+COMMENT ON COLUMN scoring.uploads.line_quantity IS 'Rows that passed Metrika''s validation';
+COMMENT ON COLUMN scoring.webhooks.secret_hash IS 'SHA-256 of the secret';
+COMMENT ON COLUMN scoring.webhooks.deleted_at IS 'Its batches are still to be uploaded';
+COMMENT ON COLUMN scoring.batches.source IS 'webhook, single, bulk or csv';
+COMMENT ON COLUMN scoring.batches.errors IS 'Texts for the user';
+COMMENT ON COLUMN scoring.batches.note IS 'What of the request was left out, and why';
+COMMENT ON COLUMN scoring.results.time_zone IS 'The counter''s zone, in which the times are';
+COMMENT ON COLUMN scoring.results.result_json IS 'visitId, clientId, dateTime, visitDuration'
+"""
 
 
 def upgrade() -> None:
     """Make the tables; the schema is there already, since it holds the version table."""
-    for statement in TABLES.split(";"):
+    for statement in (*TABLES.split(";\n"), *COMMENTS.split(";\n")):
         op.execute(statement)
 
 
