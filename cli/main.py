@@ -8,6 +8,7 @@ import typer
 
 from cli.formats import Format
 from cli.metrika import app as metrika
+from cli.mts_vats import app as vats
 from cli.project import embedded_postgres, ensure_local, enter, fail, out
 from resources.postgres import PostgresError
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     help="Company systems in one ClickHouse warehouse, loaded with Dagster.",
 )
 app.add_typer(metrika, name="metrika")
+app.add_typer(vats, name="vats")
 
 
 @app.command()

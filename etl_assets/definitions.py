@@ -24,6 +24,7 @@ from etl_assets.metrika.settings import configured as metrika_configured
 from etl_assets.metrika.settings import metrika_resource, metrika_settings
 from etl_assets.metrika.training import build_promotion
 from etl_assets.mts_link.settings import mts_link_resource, mts_link_settings
+from etl_assets.mts_vats.devices import change_devices_job
 from etl_assets.mts_vats.settings import configured as mts_vats_configured
 from etl_assets.mts_vats.settings import mts_vats_resource
 from etl_assets.settings import given, text, warehouse_resource
@@ -142,7 +143,9 @@ def _mts_vats(resources: dict[str, Any]) -> dg.Definitions:
     resources["mts_vats"] = mts_vats_resource()
     jobs, schedules = build_mts_vats_schedules(running=mts_vats_configured())
     return dg.Definitions(
-        assets=[*mts_vats.build_assets(), *mts_vats.view_specs()], jobs=jobs, schedules=schedules
+        assets=[*mts_vats.build_assets(), *mts_vats.view_specs()],
+        jobs=[*jobs, change_devices_job],
+        schedules=schedules,
     )
 
 
