@@ -215,13 +215,16 @@ class Session:
             self._protocol = replace(self.protocol, ordinals=ordinals, ordinals_known=True)
 
     def _discover(self) -> None:
-        names = permutations(self._script("vpbxGwt.nocache.js") or "")
-        found = None
-        for name in names:
-            script = self._script(f"{name}.cache.js") or self._script(f"{name}.cache.html")
-            if script is not None:
-                found = protocol(name, self._with_deferred(name, script))
-                break
+        if self._epoch == 0:
+            self._log_in()
+        try:
+            names, found = self._read_scripts()
+        except _SessionExpired:
+            self._log_in()
+            try:
+                names, found = self._read_scripts()
+            except _SessionExpired:
+                names, found = [], None
         pins = self.cabinet.pins
         if found is None and not pins.get("policies"):
             raise ProtocolDrift(
@@ -231,6 +234,15 @@ class Session:
         self._protocol = _pinned(found or PINNED, pins)
         self._discovered_at = self._clock.time()
         self.counters.discoveries += 1
+
+    def _read_scripts(self) -> tuple[list[str], Protocol | None]:
+        """Names of permutations, and what the first one that can be read tells."""
+        names = permutations(self._script("vpbxGwt.nocache.js") or "")
+        for name in names:
+            script = self._script(f"{name}.cache.js") or self._script(f"{name}.cache.html")
+            if script is not None:
+                return names, protocol(name, self._with_deferred(name, script))
+        return names, None
 
     def _with_deferred(self, name: str, script: str) -> str:
         """The script and, where services are missing in it, its split parts."""
@@ -247,9 +259,9 @@ class Session:
     def _script(self, name: str) -> str | None:
         path = f"/vpbxGwt/{name}"
         answer = self._patiently(f"GET {name}", lambda: self._ask("GET", path))
-        if answer.status != 200 or is_login_page(answer.body):
-            return None
-        return answer.body.decode("utf-8", "replace")
+        if answer.status in range(300, 400) or is_login_page(answer.body):
+            raise _SessionExpired
+        return None if answer.status != 200 else answer.body.decode("utf-8", "replace")
 
     # Calls
 

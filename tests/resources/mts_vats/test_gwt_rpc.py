@@ -106,6 +106,7 @@ def whole(value: Any) -> Any:
     return type(value)(whole(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+@settings(max_examples=60)
 @given(graphs(), DIALECTS, st.sampled_from([5, 6, 7]))
 def test_what_was_written_is_read_again(graph: JavaObject | None, dialect: Dialect, version: int):
     text = encode_response(graph, LAYOUTS, dialect=dialect, version=version)
