@@ -66,7 +66,7 @@ class RateWindow:
         while seen and seen[0] <= now - _MINUTE:
             seen.popleft()
         if len(seen) >= self._most:
-            return max(1, math.ceil(seen[0] + _MINUTE - now))
+            return min(max(1, math.ceil(seen[0] + _MINUTE - now)), int(_MINUTE))  # floats round
         seen.append(now)
         return 0
 

@@ -7,7 +7,7 @@ import pytest
 
 from resources.postgres import EmbeddedPostgres
 from resources.scoring_service.ledger import Ledger
-from tests.services.scoring_api.scoring_house import Hook, Running, ledger_of, make_hook, served
+from tests.services.scoring_api.scoring_house import ADMIN, Hook, Running, ledger_of, make_hook, served
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 def service(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service without limits of rate and without an admin's token."""
     with served(postgres, tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service with an admin's token, the usual limit of rate, and a token and a counter of its own."""
+    settings = {"SCORING_ADMIN_TOKEN": ADMIN, "SCORING_WEBHOOK_RATE": "60"}
+    settings |= {"METRIKA_TOKEN": "oauth-of-the-company", "METRIKA_COUNTERS": "77"}
+    with served(postgres, tmp_path_factory.mktemp("guarded"), **settings) as running:
         yield running
 
 

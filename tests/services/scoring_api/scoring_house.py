@@ -24,6 +24,7 @@ from resources.scoring_service.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
+ADMIN = "a-long-admin-token"
 WEBHOOK = {"name": "CRM", "counter_id": 100001, "token": "oauth-token-of-the-test"}
 HOOKS = "/webhook/offline-conversions"
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from resources.postgres import EmbeddedPostgres
 from resources.scoring_service.ledger import Ledger
-from tests.services.scoring_api.scoring_house import item, scalar, served
+from tests.services.scoring_api.scoring_house import ADMIN, Running, item, scalar
 
 NOBODY = str(uuid.uuid4())
 TASK = {"date": "2025-02-03", "token": "oauth", "counter": 100001}
@@ -265,21 +263,14 @@ def test_a_csv_file_with_a_mistake_is_refused_whole_with_line_and_field(
     assert scalar(ledger, "SELECT count(*) FROM scoring.batches") == before
 
 
-def test_token_and_counter_come_from_the_environment_for_those_who_may_use_them(
-    postgres: EmbeddedPostgres, tmp_path: Path
-):
-    admin = {"Authorization": f"Bearer {'a' * 20}"}
-    settings = {
-        "METRIKA_TOKEN": "oauth-of-the-company",
-        "METRIKA_COUNTERS": "77",
-        "SCORING_ADMIN_TOKEN": "a" * 20,
-    }
-    with served(postgres, tmp_path, **settings) as running, httpx.Client(base_url=running.url) as http:
+def test_token_and_counter_come_from_the_environment_for_those_who_may_use_them(guarded: Running):
+    admin = {"Authorization": f"Bearer {ADMIN}"}
+    with httpx.Client(base_url=guarded.url) as http:
         assert http.post("/tasks", json={"date": "2025-02-03"}).status_code == 401
         assert http.post("/tasks", json={"date": "2025-02-03"}, headers=admin).status_code == 202
         assert http.post("/tasks", json={"date": "2025-02-03", "token": "own"}).status_code == 202
         assert http.post("/conversions/single", json=item(), headers=admin).status_code == 200
-        assert "oauth-of-the-company" not in running.log.read_text()
+        assert "oauth-of-the-company" not in guarded.log.read_text()
 
 
 def test_the_description_has_every_route_with_an_example(http: httpx.Client):

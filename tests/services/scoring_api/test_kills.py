@@ -38,9 +38,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     server.stop()
 
 
-@pytest.fixture
-def service(own: EmbeddedPostgres, tmp_path: Path) -> Iterator[Running]:
-    with served(own, tmp_path) as running:
+@pytest.fixture(scope="module")
+def service(own: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with served(own, tmp_path_factory.mktemp("killed-service")) as running:
         yield running
 
 
@@ -78,9 +78,9 @@ class Load:
         with ThreadPoolExecutor(CLIENTS) as pool:
             working = [pool.submit(self.client) for _ in range(CLIENTS)]
             try:
-                self._grow(200)
+                self._grow(100)
                 fault()
-                self._grow(200)
+                self._grow(100)
             finally:
                 self._stop.set()
             for each in working:

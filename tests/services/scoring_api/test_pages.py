@@ -15,11 +15,9 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.ui import WebDriverWait
 
-from resources.postgres import EmbeddedPostgres
-from tests.services.scoring_api.scoring_house import Hook, Running, item, served
+from tests.services.scoring_api.scoring_house import ADMIN, Hook, Running, item
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-ADMIN = "a-long-admin-token"
 OPTIONS = (
     "--headless=new",
     "--no-sandbox",
@@ -32,10 +30,10 @@ OPTIONS = (
 )
 
 
-@pytest.fixture(scope="module")
-def service(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(postgres, tmp_path_factory.mktemp("pages"), SCORING_ADMIN_TOKEN=ADMIN) as running:
-        yield running
+@pytest.fixture
+def http(guarded: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=guarded.url, timeout=30) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +66,9 @@ def see(browser: WebDriver, text: str) -> None:
 
 
 def test_a_webhook_is_made_watched_switched_and_deleted(
-    service: Running, browser: WebDriver, http: httpx.Client
+    guarded: Running, browser: WebDriver, http: httpx.Client
 ):
-    browser.get(f"{service.url}/admin")
+    browser.get(f"{guarded.url}/admin")
     fill(browser, "token", "not the token")
     click(browser, "Войти")
     see(browser, "Токен не подходит")
