@@ -40,6 +40,8 @@ _URL_SECRETS = (
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(://)[^/\s@\"']+@"), rf"\1{HIDDEN}@"),
+    # a query for a person, as the HTTP library writes it into its own log
+    (re.compile(r"((?:\b|%5B)(?:email|phone|phoneMain)(?:\]|%5D)?=)[^&\s\"']+", re.I), rf"\1{HIDDEN}"),
 )
 
 

@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
+from resources.clickhouse.values import whole_characters
+
 Record = dict[str, Any]
 
 NO_ROUTE = "No route found"
@@ -48,10 +50,18 @@ def read_json(body: bytes) -> Any:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise BadAnswer("the answer is not JSON") from None
+        found = _second_reading(body)
     if not isinstance(found, dict | list):
         raise BadAnswer("the answer is neither an object nor a list")
     return found
+
+
+def _second_reading(body: bytes) -> Any:
+    """JSON with half a character (a cut emoji) in a text, which is JSON and yet no Unicode."""
+    try:
+        return orjson.loads(whole_characters(body))
+    except orjson.JSONDecodeError:
+        raise BadAnswer("the answer is not JSON") from None
 
 
 def unwrap(payload: Any, *, whole: bool = False) -> Envelope:

@@ -10,8 +10,8 @@ from sandbox.mts_link.org import CONTACT, COURSE, EVENT, GROUP, ROOM, SESSION, T
 from sandbox.mts_link.routes import answer
 from sandbox.mts_link.wire import ApiError
 
-FROM = {"from": "2015-01-01", "to": "2035-01-01"}
-PERIOD = {"startTime": "2015-01-01", "endTime": "2035-01-01"}
+FROM: dict[str, Any] = {"from": "2015-01-01", "to": "2035-01-01"}
+PERIOD: dict[str, Any] = {"startTime": "2015-01-01", "endTime": "2035-01-01"}
 Key = tuple[str, ...]
 
 
@@ -63,7 +63,7 @@ class Truth:
         return [self.org.chat_id(c) for c in range(self.org.config.channels)]
 
     def of(
-        self, path: str, parents: Iterable[Any], key: Callable[[Any], Any] = lambda r: r["id"], **query: str
+        self, path: str, parents: Iterable[Any], key: Callable[[Any], Any] = lambda r: r["id"], **query: Any
     ) -> list[Key]:
         """(parent, key) of every row of a fan-out."""
         return sorted(
@@ -72,7 +72,7 @@ class Truth:
             for row in self.ask(path.format(parent), **query)
         )
 
-    def ids(self, path: str, key: str = "id", **query: str) -> list[Key]:
+    def ids(self, path: str, key: str = "id", **query: Any) -> list[Key]:
         return sorted((str(row[key]),) for row in self.ask(path, **query))
 
     def tables(self) -> dict[str, tuple[tuple[str, ...], list[Key]]]:
