@@ -31,6 +31,7 @@ def doctor() -> None:
         "DAGSTER_POSTGRES_URL": _postgres,
         "CLICKHOUSE_URL": _clickhouse,
         "BITRIX24_WEBHOOK_URL": _bitrix24,
+        "SCORING_ENCRYPTION_KEY": _scoring,
     }
     bad = 0
     for name, check in checks.items():
@@ -118,3 +119,25 @@ def _bitrix24() -> Iterator[Finding]:
         return
     for row in rows:
         yield row.ok, f"{row.subject}: {row.detail}"
+
+
+def _scoring() -> Iterator[Finding]:
+    """The scoring service's settings, and its work that waits."""
+    if not os.environ.get("SCORING_ENCRYPTION_KEY"):
+        yield True, "not set: the scoring service is not used"
+        return
+    from resources.scoring_service.ledger import Ledger
+    from resources.scoring_service.uploads import Uploads
+    from services.scoring_api.settings import LedgerError, Settings
+
+    try:
+        settings = Settings.from_environ()
+        ledger = Ledger(settings.database, settings.cipher)
+        if not ledger.ready():
+            yield True, "the key is good; the service makes its tables at its first start"
+            return
+        free, due, sent = Uploads(ledger).waiting()
+    except (LedgerError, PostgresError) as error:
+        yield False, str(error)
+        return
+    yield True, f"{free} conversions in no file yet, {due} files to be sent now, {sent} at Metrika"

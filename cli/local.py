@@ -84,6 +84,7 @@ SANDBOXES = (
             "METRIKA_POLL_S": "0.5",
             "METRIKA_MODELS_DIR": ".data/metrika_models",
             "METRIKA_LABEL_GOAL": "310000001",
+            "SCORING_CREATE_GOALS": "true",
         },
         options=lambda deals: ["--visits", str(deals // 10)],
         days=7,
@@ -125,6 +126,12 @@ SANDBOXES = (
     ),
 )
 SERVICES: tuple[Service, ...] = (
+    Service(
+        "scoring",
+        source="metrika",
+        command=[sys.executable, "-m", "services.scoring_api", "serve", "--port", "8000"],
+        url="http://127.0.0.1:8000/healthz",
+    ),
     Service(
         "ttm hub",
         source="ttm",

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import typer
@@ -58,6 +59,7 @@ def local_settings(folder: Path) -> dict[str, str]:
         "SVOD_POSTGRES_URL": embedded_postgres(folder).url_of(OPERATIONS),
         "DAGSTER_HOME": str(folder / ".dagster_home"),
         "SVOD_STATE_DIR": str(folder / ".data"),
+        "SCORING_ENCRYPTION_KEY": urlsafe_b64encode(os.urandom(32)).decode(),
     }
 
 
