@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import logging
 import random
 import ssl
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -39,8 +41,9 @@ from resources.ttm.protocol import (
     TtmError,
     endpoint,
 )
-from resources.ttm.settings import Settings, client_tls
+from resources.ttm.settings import Settings, client_tls, loopback
 
+log = logging.getLogger("ttm.requester")
 FINAL = {"unauthorized", "forbidden", "version", "bad_request"}
 SLACK_S = 15.0
 """A hub that has not answered so long after a request's own time is taken for dead."""
@@ -124,6 +127,8 @@ class HubClient:
         self._tls = client_tls(ca, certificate, certificate_key) if self._uri.startswith("wss:") else None
         self._timeout_s, self._max_attempts, self._patience_s = timeout_s, max_attempts, patience_s
         self._sleep = sleep
+        if self._tls is None and not loopback(urlsplit(self._uri).hostname or ""):
+            log.warning("ws:// through a network: the key stays secret, the tickets do not; use wss://")
         self._socket: ClientConnection | None = None
         self._stack = ExitStack()
         self._name = uuid.uuid4().hex[:12]

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from resources.ttm.protocol import PATH
-from resources.ttm.settings import Redaction, SettingError, Settings, log_to_stderr
+from resources.ttm.settings import Redaction, SettingError, Settings, log_to_stderr, loopback
 from services.ttm_hub.config import HubConfig, hub_config
 from services.ttm_hub.server import Hub
 
@@ -25,6 +25,8 @@ async def run(config: HubConfig) -> None:
     async with hub.running():
         scheme = "wss" if config.tls else "ws"
         log.info("listening on %s://%s:%d%s", scheme, config.host, hub.port, PATH)
+        if config.tls is None and not loopback(config.host):
+            log.warning("in clear, as TTM_ALLOW_PLAINTEXT allows: the key stays secret, the tickets do not")
         await stop.wait()
         log.info("stopping")
 

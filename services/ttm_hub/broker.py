@@ -205,22 +205,26 @@ class Broker:
     def _pump(self) -> None:
         """Give what waits to whoever is free: those that were lost first, then in order."""
         self._pumping = None
-        for lane in (self._again, self._queue):
-            sent = []
-            for request in lane.values():
-                if not self._ranking and lane is self._queue:
-                    break
-                connector = self._choose(request)
-                if connector:
-                    sent.append(request.task)
-                    self._send(request, connector)
-            for task in sent:
-                del lane[task]
+        for request in list(self._again.values()):
+            if connector := self._best_other(request):
+                del self._again[request.task]
+                self._send(request, connector)
+        sent, taken = list[str](), set[str]()
+        for request in self._queue.values():
+            if not self._ranking:
+                break
+            if request.method in taken:
+                continue
+            if connector := self._ranking.best(request.method):
+                sent.append(request.task)
+                self._send(request, connector)
+            else:
+                taken.add(request.method)
+        for task in sent:
+            del self._queue[task]
 
-    def _choose(self, request: Request) -> Connector | None:
-        """The least loaded that may have it; not one that lost it while another could do it."""
-        if not request.lost and not request.failed:
-            return self._ranking.best(request.method)
+    def _best_other(self, request: Request) -> Connector | None:
+        """For a request that failed before: not who lost it while another could do it, last who failed."""
         able = [c for c in self.connectors.values() if c.offers(request.method)]
         others = [c for c in able if c.key not in request.lost]
         free = [c for c in others or able if c.free or request.task in c.held]
