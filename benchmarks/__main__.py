@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-ALL = ("throughput", "full_load", "memory", "tick", "kills", "reconcile", "ttm_hub")
+ALL = (
+    "throughput",
+    "full_load",
+    "memory",
+    "tick",
+    "kills",
+    "reconcile",
+    "metrika_scoring",
+    "ttm_hub",
+    "ttm_night",
+)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.loading import Bounds, Loaded, Spent
-from etl_assets.ttm.reading import BATCH_TICKETS, Answer, batches, checked, failed_table, failed_text
+from etl_assets.ttm.reading import BATCH_TICKETS, Answer, ahead, batches, checked, failed_table, failed_text
 from etl_assets.ttm.settings import TtmSettings, saved_filter
 from etl_assets.ttm.tables import DATABASE, EXPIRED, TICKETS, UNITS, lines, raw_record, unit_records
 from resources.clickhouse import Load, Table, WarehouseResource
@@ -33,7 +33,10 @@ from resources.ttm.suspended_list import GONE
 
 @dataclass(slots=True)
 class DayResult:
-    """What one day brought. `failed` and `warnings` are by ticket, `outcomes` count rows."""
+    """What one day brought. `failed` and `warnings` are by ticket, `outcomes` count rows.
+
+    `closings`: numbers of the tickets that were written, by their date.
+    """
 
     day: date
     listed: int = 0
@@ -44,6 +47,7 @@ class DayResult:
     outcomes: Counter[str] = field(default_factory=Counter)
     breaches: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
+    closings: dict[date, list[str]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -108,7 +112,7 @@ class DayLoader:
             listed = client.ticket_list(key, TICKET, day.isoformat(), zone)
             result.listed, result.partial = len(listed.ids), listed.partial
             self.requests += len(listed.ids)
-            for batch in batches(checked(client.tickets(listed.ids, concurrency))):
+            for batch in ahead(batches(checked(client.tickets(listed.ids, concurrency)))):
                 self._take(batch, result, started)
                 if result.listed > BATCH_TICKETS:
                     self._context.log.info("%s: %d of %d tickets read", day, result.seen, result.listed)
@@ -117,6 +121,7 @@ class DayLoader:
             raise failure_of(error, f"The overdue tickets of {day} could not be listed") from None
         except PostgresError as error:
             raise failure_of(error, f"The overdue tickets of {day} could not be written") from None
+        self._retire_units(result, started)
         self._note(started, result, result.problem)
         return result
 
@@ -182,23 +187,22 @@ class DayLoader:
         units = [record for verdict in due for record in unit_records(verdict)]
         self._add(EXPIRED, expired, read_at, result.day)
         self._add(UNITS, units, read_at, result.day)
-        if UNITS.name in self._loads:
-            self._retire_units(due, read_at)
+        for row in (verdict.arrears_row for verdict in due):
+            if row:
+                result.closings.setdefault(row.add_date, []).append(str(row.ticket_number))
 
     def _add(self, table: Table, records: list[dict[str, Any]], read_at: datetime, day: date) -> None:
         if table.name in self._loads and records:
             self._loads[table.name][0].add(lines(records), len(records), read_at)
             self.days[table.name][str(day)] += len(records)
 
-    def _retire_units(self, due: list[Verdict], read_at: datetime) -> None:
+    def _retire_units(self, result: DayResult, read_at: datetime) -> None:
         """Units that took no part any more, after a ticket was corrected, go from the closing."""
+        if UNITS.name not in self._loads:
+            return
         load, table, _ = self._loads[UNITS.name]
         load.flush()
-        by_date: dict[date, list[str]] = {}
-        for verdict in due:
-            if row := verdict.arrears_row:
-                by_date.setdefault(row.add_date, []).append(str(row.ticket_number))
-        for day, numbers in by_date.items():
+        for day, numbers in result.closings.items():
             where = {"add_date": str(day)}
             self._warehouse.retire_children(table, "ticket_number", numbers, read_at, where)
 

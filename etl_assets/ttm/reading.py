@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias, TypeVar
 
 from resources.ttm.protocol import TtmError
 from resources.ttm.values import ticket_number
@@ -12,7 +13,8 @@ from resources.ttm.values import ticket_number
 BATCH_TICKETS = 250
 BATCH_CHARACTERS = 16_000_000  # of the tickets as JSON; a single one may have half of that
 
-Answer = tuple[int, Any]
+Answer: TypeAlias = tuple[int, Any]  # the number that was asked for; the ticket as received, or TtmError
+Item = TypeVar("Item")
 
 
 def checked(answers: Iterable[Answer]) -> Iterator[Answer]:
@@ -36,6 +38,15 @@ def batches(answers: Iterable[Answer]) -> Iterator[list[Answer]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each read by another thread while the caller is at work on the one before."""
+    with ThreadPoolExecutor(1, "ttm-reading") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 def failed_text(failed: dict[int, str], limit: int = 5) -> str:
