@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import dagster as dg
 
 from etl_assets.metrika.fields import DATABASE
+from etl_assets.metrika.level4 import MODELS_KEY
 from etl_assets.metrika.settings import MetrikaSettings
 from etl_assets.partitions import today
 
@@ -18,7 +19,8 @@ def build_schedules(
     settings: MetrikaSettings, *, running: bool
 ) -> tuple[list[Job], list[dg.ScheduleDefinition]]:
     """The morning's job and its schedule, which runs if the source is configured."""
-    by_hand = dg.AssetSelection.tag("svod/by_hand", "")
+    # a model is trained when somebody wants one, not because a day has passed
+    by_hand = dg.AssetSelection.tag("svod/by_hand", "") | dg.AssetSelection.assets(MODELS_KEY)
     job = dg.define_asset_job(
         DAILY,
         selection=dg.AssetSelection.groups(DATABASE).materializable() - by_hand,

@@ -87,11 +87,10 @@ def load_log(
     counters = counters_of(context, settings)
     client = metrika.client
     warehouse.warm_up()
+    wanted = days
     if FEED_TAG in context.run.tags:
-        days = stale_days(warehouse, log, counters, days, settings.zone)
-        if not days:
-            context.log.info("These days were loaded after they became final: nothing to do")
-            return dg.MaterializeResult(metadata={"rows_loaded": 0})
+        wanted = stale_days(warehouse, log, counters, days, settings.zone)
+        context.log.info("%d of %d days may have changed since they were loaded", len(wanted), len(days))
     loader = LogLoader(
         client,
         warehouse,
@@ -102,16 +101,17 @@ def load_log(
         metrika.deadline_s,
         context.log.info,
     )
-    order_the_other(context, log, metrika, counters, days)
     loads, failures = [], []
-    for counter in counters:
+    if wanted:
+        order_the_other(context, log, metrika, counters, wanted)
+    for counter in counters if wanted else ():
         try:
-            loads.append(loader.load(log, counter, days))
+            loads.append(loader.load(log, counter, wanted))
         except dg.Failure as error:
             failures.append(error)
     if failures:
         raise _joined(failures)
-    told = report(context, warehouse, together(loads, client, days, settings.zone))
+    told = report(context, warehouse, together(loads, loader, log, days))
     return dg.MaterializeResult(
         metadata={**(told.metadata or {}), **_downloads(loads)},
         check_results=[*(told.check_results or []), _complete(loads)],

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from etl_assets.loading import Bounds, Loaded, Spent
 from etl_assets.metrika.fields import REQUEST_ID, Log
 from resources.clickhouse import Load, LoadResult, Table, WarehouseResource
+from resources.clickhouse.load import BY_PARTITION
 from resources.clickhouse.warehouse import SchemaChange
 from resources.errors import PermanentSourceError
 from resources.metrika import Ask, MetrikaClient
@@ -129,10 +130,11 @@ class LogLoad:
         return self.downloaded.lines - self.days.total()
 
 
-def together(loads: Sequence[LogLoad], client: MetrikaClient, days: Sequence[date], zone: str) -> Loaded:
-    """The loads of a run's counters as one, for the asset's metadata."""
+def together(loads: Sequence[LogLoad], loader: LogLoader, log: Log, days: Sequence[date]) -> Loaded:
+    """The loads of a run's counters as one, for the asset's metadata; `days` are those of its partitions."""
     results = [result for load in loads for result in load.results]
-    used, local = client.usage(), ZoneInfo(zone)
+    used, local = loader.client.usage(), ZoneInfo(loader.shown)
+    table, change = loader.warehouse.ensure(log.table(loader.shown))
     return Loaded(
         result=LoadResult(
             load_id="', '".join(r.load_id for r in results),
@@ -140,16 +142,25 @@ def together(loads: Sequence[LogLoad], client: MetrikaClient, days: Sequence[dat
             rejected=sum(r.rejected for r in results),
             duration_s=sum(r.duration_s for r in results),
         ),
-        table=loads[-1].table,
-        change=next((load.change for load in loads if load.change), loads[-1].change),
+        table=table,
+        change=next((load.change for load in loads if load.change), change),
         spent=Spent(used.requests, used.requests, used.waited_s, used.api_s),
-        days=sum((load.days for load in loads), Counter[str]()),
+        days=_rows_of(loader.warehouse, table, days),
         bounds=Bounds(_midnight(days[0], local), _midnight(days[-1] + timedelta(days=1), local)),
         kind="window",
-        source_time=loads[0].source_time,
+        source_time=loads[0].source_time if loads else loader.client.now(),
         watermark=None,
         resumed=False,
     )
+
+
+def _rows_of(warehouse: WarehouseResource, table: Table, days: Sequence[date]) -> Counter[str]:
+    """Rows of each day, of all counters: a run may have loaded some of them only."""
+    found = warehouse.query(
+        f"SELECT toString(date), count() FROM {table.sql_name} FINAL "
+        f"WHERE date BETWEEN '{days[0]}' AND '{days[-1]}' GROUP BY date SETTINGS {BY_PARTITION}"
+    )
+    return Counter({day: int(rows) for day, rows in found})
 
 
 def stale_days(

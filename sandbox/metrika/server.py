@@ -135,8 +135,7 @@ class Handler(BaseHTTPRequestHandler):
             lines[-2] = lines[-2].rpartition(b"\t")[0]
             text = b"\n".join(lines)
         if action == "header":
-            head, _, rest = text.partition(b"\n")
-            text = b"\t".join(reversed(head.split(b"\t"))) + b"\n" + rest
+            text = b"\n".join(b"\t".join(reversed(line.split(b"\t"))) for line in text.split(b"\n"))
         headers = {}
         accepted = "gzip" in request.headers.get("accept-encoding", "")
         if accepted and self.service.config.gzip and action != "plain":
