@@ -65,6 +65,7 @@ async def run_system(
     logging.getLogger("uvicorn.error").addFilter(_quiet)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.create_server((host, port), family=family, backlog=512)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for sockets of its own only
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     while not server.started and not serving.done():
