@@ -31,6 +31,7 @@ def doctor() -> None:
         "DAGSTER_POSTGRES_URL": _postgres,
         "CLICKHOUSE_URL": _clickhouse,
         "BITRIX24_WEBHOOK_URL": _bitrix24,
+        "MTS_VATS_LOGIN": _mts_vats,
         "SCORING_ENCRYPTION_KEY": _scoring,
     }
     bad = 0
@@ -141,3 +142,23 @@ def _scoring() -> Iterator[Finding]:
         yield False, str(error)
         return
     yield True, f"{free} conversions in no file yet, {due} files to be sent now, {sent} at Metrika"
+
+
+def _mts_vats() -> Iterator[Finding]:
+    from etl_assets.mts_vats.settings import configured, mts_vats_resource
+
+    if not configured():
+        yield True, "not set up"
+        return
+    resource = mts_vats_resource()
+    for name in resource.names():
+        try:
+            with resource.client(name, secrets=False) as client:
+                spoken = client.session.protocol
+                known = (
+                    "" if spoken.ordinals_known else "; its forms have changed and are looked for at a load"
+                )
+                yield True, f"cabinet {name}: logged in, permutation {spoken.permutation[:8]}…{known}"
+        except dg.Failure as failure:
+            hint = " `make dev` runs the sandbox." if sandbox_of("mts_vats").port else ""
+            yield False, redact((failure.description or "no answer") + hint)

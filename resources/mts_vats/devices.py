@@ -21,6 +21,10 @@ Action = Literal["on", "off", "add", "remove"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 Outcome = Literal["planned", "unchanged", "done", "refused", "differs", "unknown"]
 GUESSED_METHOD = "setEnabled"
+NOT_ENABLED = (
+    "switching is a call that nobody has seen on the wire: read docs/mts_vats.md, then set "
+    "MTS_VATS_SWITCH_ENABLED=true"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,15 @@ def change_device(
     what became of the call. Raises PermanentSourceError where the change makes no sense or is not enabled.
     """
     form = client.form(abonent)
-    _require(client, form, phone, action, switch)
+    _require(client, form, phone, action)
     before, wanted = _state(form), _wanted(_state(form), action)
     if before == wanted:
         return Change("unchanged", before)
+    guess = "" if action not in ("on", "off") or switch.enabled else NOT_ENABLED
     if dry_run:
-        return Change("planned", before, detail=f"would become {_said(wanted)}")
+        return Change("planned", before, detail=f"would become {_said(wanted)}{guess and f'; {guess}'}")
+    if guess:
+        raise PermanentSourceError(f"Cabinet {client.cabinet.name}, {phone}: {guess}.")
     sending(before)
     try:
         _send(client, abonent, form, action, switch)
@@ -106,26 +113,17 @@ def _wanted(before: DeviceState, action: Action) -> DeviceState:
     return DeviceState(True, action == "on")
 
 
-def _require(client: MtsVatsClient, form: DeviceForm, phone: str, action: Action, switch: Switch) -> None:
+def _require(client: MtsVatsClient, form: DeviceForm, phone: str, action: Action) -> None:
     where = f"Cabinet {client.cabinet.name}, {phone}"
     if form.form != 31:
         raise PermanentSourceError(f"{where}: the abonent has no form of devices.")
     if form.phone != phone:
         raise PermanentSourceError(f"{where}: the form is of another phone. Load mts_vats/trunks again.")
     if form.route != "schema":
-        raise PermanentSourceError(
-            f"{where}: the classes of the form have changed; nothing is written to it."
-        )
+        raise PermanentSourceError(f"{where}: the form's classes have changed; nothing is written to it.")
     if action == "add" and form.template is None:
         raise PermanentSourceError(f"{where}: the form has no template of a device.")
-    if action not in ("on", "off"):
-        return
-    if not switch.enabled:
-        raise PermanentSourceError(
-            f"{where}: switching is a call that nobody has seen on the wire. Read docs/mts_vats.md, then set "
-            "MTS_VATS_SWITCH_ENABLED=true."
-        )
-    if not form.devices:
+    if action in ("on", "off") and not form.devices:
         raise PermanentSourceError(f"{where}: there is no device to switch; add one.")
 
 

@@ -93,20 +93,17 @@ def test_a_refusal_is_told_with_what_the_cabinet_said(open_cabinet: Open, monkey
     assert made.after == NONE
 
 
-@pytest.mark.parametrize(
-    ("action", "switch", "said"),
-    [
-        ("off", Switch(), "MTS_VATS_SWITCH_ENABLED"),
-        ("off", Switch(enabled=True), "no device to switch"),
-    ],
-)
-def test_what_is_not_enabled_or_makes_no_sense_is_not_sent(
-    open_cabinet: Open, action: Action, switch: Switch, said: str
-):
+def test_what_is_not_enabled_or_makes_no_sense_is_not_sent(open_cabinet: Open):
     cabinet, client = open_cabinet(trunks=20)
-    trunk = a_trunk(cabinet, NONE)
-    with pytest.raises(PermanentSourceError, match=said):
-        change_device(client, trunk.id, f"7{trunk.phone}", action, switch, dry_run=False)
+    trunk = a_trunk(cabinet, ON)
+    phone = f"7{trunk.phone}"
+    planned = change_device(client, trunk.id, phone, "off", Switch(), dry_run=True)
+    assert (planned.outcome, "MTS_VATS_SWITCH_ENABLED" in planned.detail) == ("planned", True)
+    with pytest.raises(PermanentSourceError, match="MTS_VATS_SWITCH_ENABLED"):
+        change_device(client, trunk.id, phone, "off", Switch(), dry_run=False)
     with pytest.raises(PermanentSourceError, match="the form is of another phone"):
-        change_device(client, trunk.id, "79000000000", "add", switch, dry_run=False)
+        change_device(client, trunk.id, "79000000000", "remove", Switch(), dry_run=False)
+    trunk.has_device = False
+    with pytest.raises(PermanentSourceError, match="no device to switch"):
+        change_device(client, trunk.id, phone, "off", Switch(enabled=True), dry_run=False)
     assert cabinet.stats.writes == []
