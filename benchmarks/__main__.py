@@ -10,7 +10,9 @@ ALL = (
     "tick",
     "kills",
     "reconcile",
+    "metrika_stream",
     "metrika_scoring",
+    "mts_vats",
     "ttm_hub",
     "ttm_night",
 )
