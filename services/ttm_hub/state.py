@@ -33,7 +33,7 @@ class Limits:
     wait_connector: float = 30
     handshake: float = 5
     send: float = 10
-    ids_kept: int = 2048
+    ids_kept: int = 1024
     """Ids of one requester that are remembered: using one of them again is an error."""
 
     def announced(self) -> dict[str, float]:
