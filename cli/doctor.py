@@ -32,6 +32,7 @@ def doctor() -> None:
         "CLICKHOUSE_URL": _clickhouse,
         "BITRIX24_WEBHOOK_URL": _bitrix24,
         "MTS_VATS_LOGIN": _mts_vats,
+        "TTM_SERVER": _ttm,
         "SCORING_ENCRYPTION_KEY": _scoring,
     }
     bad = 0
@@ -162,3 +163,26 @@ def _mts_vats() -> Iterator[Finding]:
         except dg.Failure as failure:
             hint = " `make dev` runs the sandbox." if sandbox_of("mts_vats").port else ""
             yield False, redact((failure.description or "no answer") + hint)
+
+
+def _ttm() -> Iterator[Finding]:
+    """The hub, and each connector with the state of its ticket system."""
+    from resources.ttm.protocol import USABLE, TtmError
+    from resources.ttm.requester import HubClient
+    from resources.ttm.settings import SettingError
+
+    if not sandbox_of("ttm").configured:
+        yield True, "not set up"
+        return
+    try:
+        with HubClient.from_settings(patience_s=2) as client:
+            connectors = client.status()["connectors"]
+    except (SettingError, TtmError) as error:
+        hint = " `make dev` runs the sandbox with its hub." if sandbox_of("ttm").port else ""
+        yield False, f"{error}{hint}"
+        return
+    if not connectors:
+        yield False, "the hub answers, no connector is connected to it"
+    for each in connectors:
+        state = f"ticket system {each['upstream']}, {each['done']} done, {each['lost']} lost"
+        yield each["upstream"] in USABLE, f"connector {each['instance']}: {state}"
