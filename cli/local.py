@@ -82,7 +82,6 @@ SANDBOXES = (
         # its logs are ready at the second look; no models are given, so the demo trains some
         defaults={
             "METRIKA_POLL_S": "0.5",
-            "METRIKA_MODELS_DIR": ".data/metrika_models",
             "METRIKA_LABEL_GOAL": "310000001",
             "SCORING_CREATE_GOALS": "true",
         },
@@ -114,6 +113,7 @@ SANDBOXES = (
             "TTM_FILTER_ARREARS": "sandbox-arrears",
             "TTM_FILTER_STOPPED": "sandbox-stopped",
         },
+        defaults={"TTM_INTERVAL": "30"},  # so that the board is seen to live
         options=lambda deals: ["--change-every", "15"],
         days=3,
     ),
