@@ -12,6 +12,7 @@ ALL = (
     "reconcile",
     "metrika_stream",
     "metrika_scoring",
+    "scoring_api",
     "mts_vats",
     "ttm_hub",
     "ttm_night",

@@ -43,8 +43,7 @@ class AbonentPage:
     confidence: float
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """A SIP device, or the template of one. Ids are None where a changed class hides them."""
 
     abonent: int | None

@@ -83,6 +83,8 @@ _VALUE = re.compile(
     re.DOTALL | re.ASCII,
 )
 _PIECE = re.compile(_STRING, re.DOTALL)
+_DOUBLE = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRINGS = re.compile(rf"{_DOUBLE}(?:\s*\+\s*{_DOUBLE})*+", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "v": "\v", "0": "\0"}
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -208,7 +210,20 @@ def _brackets(text: str, at: int, depth: int) -> tuple[list[Any], int]:
         nested = True
 
 
-def _values(run: str, start: int) -> list[Token]:
+def _values(run: str, at: int) -> list[Token]:
+    """Flat values between commas."""
+    text = _STRINGS.sub(_merged, run) if "+" in run and '"' in run else run
+    values = _plain(f"[{text}]".encode("utf-8", "surrogatepass"))
+    return _exact_values(run, at) if values is None else values
+
+
+def _merged(found: re.Match[str]) -> str:
+    """A string, or the pieces of one as one."""
+    pieces = _PIECE.findall(found[0])
+    return found[0] if len(pieces) == 1 else f'"{"".join(piece[1:-1] for piece in pieces)}"'
+
+
+def _exact_values(run: str, start: int) -> list[Token]:
     values: list[Token] = []
     at, more = 0, True
     while more:

@@ -133,7 +133,7 @@ def _typed_form(root: Any) -> DeviceForm:
 def _credentials(fields: list[Any]) -> tuple[str | None, str | None]:
     for part in models.FORM_STRINGS:
         for at in part:
-            if fields[at] is not None and LOGIN.fullmatch(fields[at]):
+            if fields[at] and fields[at].startswith("sip_") and LOGIN.fullmatch(fields[at]):
                 return fields[at], fields[at + 1] if at + 1 in part else None
     return None, None
 
