@@ -33,7 +33,7 @@ def doctor() -> None:
         "BITRIX24_WEBHOOK_URL": _bitrix24,
         "MTS_VATS_LOGIN": _mts_vats,
         "TTM_SERVER": _ttm,
-        "TTM_SERVER": _ttm,
+        "TTM_DB_SCHEMA": _ticket_tables,
         "SCORING_ENCRYPTION_KEY": _scoring,
     }
     bad = 0
@@ -124,33 +124,23 @@ def _bitrix24() -> Iterator[Finding]:
         yield row.ok, f"{row.subject}: {row.detail}"
 
 
-def _ttm() -> Iterator[Finding]:
-    """The ticket tables, the hub, and what it says of its connectors."""
+def _ticket_tables() -> Iterator[Finding]:
     from etl_assets.ttm.settings import configured, database_resource, ttm_settings
-    from resources.ttm.protocol import UPSTREAM_OK, TtmError
-    from resources.ttm.requester import HubClient
-    from resources.ttm.settings import SettingError
 
     if not configured():
         yield True, "not set up"
         return
+    tables = database_resource(ttm_settings()).tables
     try:
-        tables = database_resource(ttm_settings()).tables
-        tables.rows("select 1 from ttm_loads limit 1")
-        yield True, f"the ticket tables are in place, schema {tables.schema}"
-        with HubClient.from_settings(patience_s=5) as client:
-            connectors = client.status().get("connectors") or []
-    except (PostgresError, SettingError) as error:
+        loads = tables.rows("select max(complete_at) as at from ttm_loads where day = ''")
+    except PostgresError as error:
         yield False, str(error)
         return
-    except TtmError as error:
-        hint = " `make dev` runs one." if sandbox_of("ttm").port else ""
-        yield False, f"{error.message}{hint}"
-        return
-    yield bool(connectors), f"the hub answers, {len(connectors)} connectors"
-    for each in connectors:
-        state = str(each.get("upstream"))
-        yield state == UPSTREAM_OK, f"connector {each.get('instance')}: the ticket system is {state}"
+    at = loads[0]["at"]
+    fresh = (
+        f"the list of suspended tickets was read whole at {at:%Y-%m-%d %H:%M} UTC" if at else "nothing loaded"
+    )
+    yield True, f"the tables are in place, schema {tables.schema}; {fresh}"
 
 
 def _scoring() -> Iterator[Finding]:
