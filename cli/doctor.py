@@ -31,6 +31,7 @@ def doctor() -> None:
         "DAGSTER_POSTGRES_URL": _postgres,
         "CLICKHOUSE_URL": _clickhouse,
         "BITRIX24_WEBHOOK_URL": _bitrix24,
+        "METRIKA_TOKEN": _metrika,
         "MTS_VATS_LOGIN": _mts_vats,
         "TTM_SERVER": _ttm,
         "TTM_DB_SCHEMA": _ticket_tables,
@@ -163,6 +164,27 @@ def _scoring() -> Iterator[Finding]:
         yield False, str(error)
         return
     yield True, f"{free} conversions in no file yet, {due} files to be sent now, {sent} at Metrika"
+
+
+def _metrika() -> Iterator[Finding]:
+    """Each counter with its zone, and whether its logs may be ordered."""
+    from etl_assets.metrika.settings import configured, metrika_resource, metrika_settings
+
+    if not configured():
+        yield True, "not set up"
+        return
+    settings, resource = metrika_settings(), metrika_resource()
+    resource = resource.model_copy(update={"give_up_s": 5.0})
+    for counter in settings.counters:
+        try:
+            found = resource.client.counter(counter)
+            requests = resource.client.log_requests(counter)
+            kept = sum(r.size for r in requests if r.status == "processed") / 1e9
+            elsewhere = f"; times are shown in {settings.zone}" if found.zone != settings.zone else ""
+            yield True, f"counter {counter}: {found.zone}, {kept:.1f} of 10 GB of prepared logs{elsewhere}"
+        except dg.Failure as failure:
+            hint = " `make dev` runs the sandbox." if sandbox_of("metrika").port else ""
+            yield False, redact((failure.description or "no answer") + hint)
 
 
 def _mts_vats() -> Iterator[Finding]:
