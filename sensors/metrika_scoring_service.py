@@ -15,6 +15,8 @@ from resources.scoring_service.resource import TASK_TAG, ScoringServiceResource
 
 RUNS_A_TICK = 10
 STEPS = len(TASK_ASSETS) + 1
+SILENCE_S = 600  # of a run whose process nobody sees; steps say something more often
+LOST_TEXT = "The run's process is gone"
 ASK_FOR_S = 40  # a tick may take a minute
 NO_TABLES = "The scoring service has not been started yet: it makes its tables at its start"
 BUSY = [
@@ -102,12 +104,24 @@ def _sync(instance: dg.DagsterInstance, ledger: Ledger, task: Row, run: dg.Dagst
             ledger.task_failed(task["id"], _error_of(instance, run))
     elif run.status == dg.DagsterRunStatus.SUCCESS:
         ledger.task_failed(task["id"], f"Run {run.run_id[:8]} ended without a result")  # unless it is done
+    elif run.status == dg.DagsterRunStatus.STARTED and _process_lost(
+        instance, run, ledger.worked_on(task["id"])
+    ):
+        instance.report_run_failed(run, LOST_TEXT)  # Dagster's run retries begin another with the same tags
     elif run.status == dg.DagsterRunStatus.STARTED:
         if task["run_id"] != run.run_id:
             ledger.task_runs(task["id"], run.run_id)
         done = len(_events(instance, run, dg.DagsterEventType.STEP_SUCCESS))
         text = f"Запуск {run.run_id[:8]}: шагов {done} из {STEPS}"
         ledger.task_progress(task["id"], 10 + 80 * done // STEPS, text)
+
+
+def _process_lost(instance: dg.DagsterInstance, run: dg.DagsterRun, at_work: bool) -> bool:
+    """Nobody works on a run that calls itself started: Dagster itself would notice after a day."""
+    if at_work:
+        return False
+    newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+    return not newest or time.time() - newest[0].event_log_entry.timestamp > SILENCE_S
 
 
 def _error_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
@@ -119,7 +133,9 @@ def _error_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
             said = data.user_failure_data.description if data.user_failure_data else None
             said = said or (data.error.message if data.error else "")
             return redact(f"{event.step_key}: {said}".strip()[:2000])
-    return f"Run {run.run_id[:8]} ended as {run.status.value}; see its log in Dagster"
+    ended = [e.dagster_event for e in _events(instance, run, dg.DagsterEventType.RUN_FAILURE)]
+    said = next((event.message for event in ended if event and event.message), "see its log in Dagster")
+    return redact(f"Run {run.run_id[:8]} ended as {run.status.value}: {said}"[:2000])
 
 
 def _events(
@@ -136,11 +152,13 @@ def scoring_uploads(
         if not there:
             return dg.SkipReason(NO_TABLES)
         free, due, sent = scoring_service.uploads.waiting()
+        sending = scoring_service.uploads.sending()
     if not free and not due:
         return dg.SkipReason(f"Nothing to send; Metrika processes {sent} files")
-    busy = context.instance.get_runs(dg.RunsFilter(job_name=uploads_job.name, statuses=BUSY), limit=1)
-    if busy:
-        return dg.SkipReason(f"Run {busy[0].run_id[:8]} is sending")
+    for run in context.instance.get_runs(dg.RunsFilter(job_name=uploads_job.name, statuses=BUSY)):
+        if run.status != dg.DagsterRunStatus.STARTED or not _process_lost(context.instance, run, sending):
+            return dg.SkipReason(f"Run {run.run_id[:8]} is sending")
+        context.instance.report_run_failed(run, LOST_TEXT)
     return dg.RunRequest()
 
 

@@ -7,13 +7,15 @@ service come in through `services/scoring_api/intake.py`, many requests in one t
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+import sqlalchemy.exc
 from sqlalchemy.dialects.postgresql import JSONPATH, insert
 from sqlalchemy.engine import URL
 
@@ -21,6 +23,7 @@ from resources.scoring_service import tables as t
 from resources.scoring_service.cipher import TokenCipher, new_secret, secret_hash
 
 Row: TypeAlias = sa.RowMapping
+TASK_LOCK = 0x5C0E3
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,25 @@ class Ledger:
         found = self._one(sa.select(t.results).where(t.results.c.task_id == task_id))
         return (found["result_json"], found["time_zone"]) if found else None
 
+    @contextmanager
+    def at_work(self, task_id: uuid.UUID) -> Iterator[None]:
+        """While a process works on the task: others see it, and see when it is gone, however it went."""
+        lock, unlock = (getattr(sa.func, f"pg_advisory_{name}_shared") for name in ("lock", "unlock"))
+        with self.engine.connect() as db:
+            db.execute(sa.select(lock(*_lock_of(task_id))))
+            db.commit()
+            try:
+                yield
+            finally:
+                with suppress(sqlalchemy.exc.DBAPIError):  # a server that restarted has let go already
+                    db.execute(sa.select(unlock(*_lock_of(task_id))))
+
+    def worked_on(self, task_id: uuid.UUID) -> bool:
+        """Whether some process is `at_work` on the task now."""
+        with self.engine.begin() as db:
+            free = sa.func.pg_try_advisory_xact_lock(*_lock_of(task_id))
+            return not db.execute(sa.select(free)).scalar_one()
+
     # Webhooks
 
     def add_webhook(
@@ -269,6 +291,10 @@ class Ledger:
     def _all(self, statement: sa.Select[*tuple[Any, ...]]) -> Sequence[Row]:
         with self.engine.connect() as db:
             return db.execute(statement).mappings().all()
+
+
+def _lock_of(task_id: uuid.UUID) -> tuple[Any, Any]:
+    return sa.cast(TASK_LOCK, sa.Integer), sa.func.hashtext(str(task_id))
 
 
 def _there(webhook_id: uuid.UUID) -> sa.ColumnElement[bool]:

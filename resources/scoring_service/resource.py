@@ -3,7 +3,7 @@
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -93,6 +93,7 @@ class TaskMetrikaResource(MetrikaResource):
     """Metrika with the usual token; in a run that works for a task of the service, with the task's."""
 
     _of_task: str | None = PrivateAttr(default=None)
+    _work: ExitStack = PrivateAttr(default_factory=ExitStack)
 
     @property
     def client(self) -> MetrikaClient:
@@ -107,20 +108,25 @@ class TaskMetrikaResource(MetrikaResource):
         return cls(**{name: getattr(usual, name) for name in MetrikaResource.model_fields})
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Take the token. Raises PermanentSourceError without such a task."""
+        """Take the task's token, and be seen at work. Raises PermanentSourceError without such a task."""
         task_id = context.run.tags.get(TASK_TAG) if context.run else None
         if not task_id:
             return
         ledger = ledger_from_environ()
+        self._work.callback(ledger.close)
         try:
             task = ledger.task(uuid.UUID(task_id))
             if task is None:
                 raise PermanentSourceError(f"There is no task {task_id}.")
             self._of_task = ledger.token(task["token_id"])
+            self._work.enter_context(ledger.at_work(task["id"]))
         except LedgerError as error:
             raise PermanentSourceError(str(error)) from None
-        finally:
-            ledger.close()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the connections when the run is over."""
+        self._work.close()
+        super().teardown_after_execution(context)
 
 
 def ledger_from_environ() -> Ledger:

@@ -118,6 +118,11 @@ class Uploads:
                 if held:
                     db.execute(sa.select(sa.func.pg_advisory_unlock(SEND_LOCK)))
 
+    def sending(self) -> bool:
+        """Whether some process is `alone` now."""
+        with self._engine.begin() as db:
+            return not db.execute(sa.select(sa.func.pg_try_advisory_xact_lock(SEND_LOCK))).scalar_one()
+
     def waiting(self) -> tuple[int, int, int]:
         """(conversions in no file, files to be sent now, files to be asked about)."""
         now = sa.func.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,9 @@ from resources.metrika.features import FEATURES
 from resources.postgres import EmbeddedPostgres
 from resources.scoring_service.ledger import Ledger
 from resources.scoring_service.resource import TASK_TAG
+from resources.scoring_service.uploads import Uploads
 from sandbox.metrika import TOKEN
+from sensors.metrika_scoring_service import SILENCE_S
 from tests.etl_assets.metrika.counter_house import CounterHouse, counter_house, day, failures
 from tests.services.scoring_api.scoring_house import Running, item, ledger_of, make_hook
 
@@ -150,6 +153,28 @@ def test_a_run_under_way_shows_its_progress_and_a_lost_one_fails(
     assert http.get(f"/tasks/{task}/status").json()["status"] == "failed"
 
 
+def test_a_run_whose_process_was_killed_is_noticed(
+    place: CounterHouse, http: httpx.Client, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    task = ask_for_task(http)
+    job = place.defs.resolve_job_def("scoring_task")
+    run = place.instance.create_run_for_job(
+        job_def=job, tags={TASK_TAG: task}, status=dg.DagsterRunStatus.STARTED
+    )
+    place.instance.report_engine_event("Started", run)
+    silent = time.time() + SILENCE_S + 1
+    monkeypatch.setattr("sensors.metrika_scoring_service.time.time", lambda: silent)
+    with ledger.at_work(uuid.UUID(task)):
+        tick(place, "scoring_tasks")
+        assert http.get(f"/tasks/{task}/status").json()["status"] == "running"
+    tick(place, "scoring_tasks")
+    found = place.instance.get_run_by_id(run.run_id)
+    assert found
+    assert found.status == dg.DagsterRunStatus.FAILURE
+    tick(place, "scoring_tasks")  # where Dagster retries no run, that is the end
+    assert "process is gone" in http.get(f"/tasks/{task}/status").json()["error"]
+
+
 def test_a_day_that_is_not_over_fails_the_task_at_once(
     place: CounterHouse, http: httpx.Client, ledger: Ledger
 ):
@@ -183,15 +208,22 @@ def test_accepted_conversions_reach_metrika_and_the_status_tells(
     assert event.asset_materialization.metadata["conversions_sent"].value == 1
 
 
-def test_a_run_that_is_sending_is_not_joined_by_another(
-    place: CounterHouse, http: httpx.Client, ledger: Ledger
+def test_a_run_that_is_sending_is_not_joined_by_another_unless_its_process_is_gone(
+    place: CounterHouse, http: httpx.Client, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
     make_hook(http, counter_id=VLADIVOSTOK, token=TOKEN).send(item())
     job = place.defs.resolve_job_def("scoring_uploads")
     run = place.instance.create_run_for_job(job_def=job, status=dg.DagsterRunStatus.STARTED)
+    place.instance.report_engine_event("Started", run)
     assert "is sending" in tick(place, "scoring_uploads").skip_message
-    place.instance.report_run_failed(run)
+    silent = time.time() + SILENCE_S + 1
+    monkeypatch.setattr("sensors.metrika_scoring_service.time.time", lambda: silent)
+    with Uploads(ledger).alone():
+        assert "is sending" in tick(place, "scoring_uploads").skip_message
     assert tick(place, "scoring_uploads").run_requests
+    found = place.instance.get_run_by_id(run.run_id)
+    assert found
+    assert found.status == dg.DagsterRunStatus.FAILURE
 
 
 def test_a_service_that_never_ran_is_no_error(
