@@ -15,9 +15,8 @@ from resources.metrika.models_directory import ModelsDirectory
 
 def directory() -> ModelsDirectory:
     """The models of the settings."""
-    return ModelsDirectory.at(
-        os.environ.get("METRIKA_MODELS_DIR") or None, os.environ.get("METRIKA_MODELS_MANIFEST") or None
-    )
+    names = ("METRIKA_MODELS_DIR", "METRIKA_MODELS_MANIFEST", "SVOD_STATE_DIR")
+    return ModelsDirectory.at(*(os.environ.get(name) or None for name in names))
 
 
 def models() -> None:

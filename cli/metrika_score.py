@@ -21,6 +21,7 @@ from etl_assets.metrika.level4 import COUNTERS_TAG
 from etl_assets.metrika.level4_files import score_files as score_parts
 from etl_assets.metrika.level4_settings import level4_settings
 from etl_assets.metrika.settings import LONGEST_COUNTER, TOKEN, metrika_resource, metrika_settings
+from resources.errors import PermanentSourceError
 from resources.http import register_secret
 from resources.metrika.scoring import selected_rows
 
@@ -63,8 +64,6 @@ def score_files(visits: Sequence[Path], hits: Sequence[Path], target: Path) -> N
         found = score_parts(warehouse(), map(_chunks, visits), map(_chunks, hits), level4_settings())
     except dg.Failure as error:
         raise fail(error.description or "The logs could not be scored.") from None
-    except OSError as error:
-        raise fail(f"{error.filename} cannot be read: {error.strerror}.") from None
     out.print(f"{found.visits:,} lines of visits, {found.hits:,} of hits.", highlight=False)
     _write(target, found.rows)
 
@@ -99,9 +98,12 @@ def _set_token(given: str) -> None:
 
 
 def _chunks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as log:
-        while chunk := log.read(CHUNK):
-            yield chunk
+    try:
+        with file.open("rb") as log:
+            while chunk := log.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise PermanentSourceError(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:

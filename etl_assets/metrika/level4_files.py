@@ -67,7 +67,8 @@ def score_files(
     is not whole, WarehouseError for a value that does not fit, ModelError.
     """
     models = models or Models(settings.models)
-    with _scratch(warehouse) as database:
+    # one session over all: a scratch database lives in the memory of an engine that closes when it is idle
+    with warehouse.session("scoring logs"), _scratch(warehouse) as database:
         visit_lines = _fill(warehouse, database, "visits", VISITS, visits)
         hit_lines = _fill(warehouse, database, "hits", HITS, hits)
         logs = Logs(_once(database, "visits", VISITS), _once(database, "hits", HITS))

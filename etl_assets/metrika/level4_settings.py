@@ -35,7 +35,9 @@ class Level4Settings:
 def level4_settings() -> Level4Settings:
     """Read from METRIKA_*; a dagster.Failure names the one that is malformed."""
     return Level4Settings(
-        models=ModelsDirectory.at(text("METRIKA_MODELS_DIR", ""), text("METRIKA_MODELS_MANIFEST", "")),
+        models=ModelsDirectory.at(
+            text("METRIKA_MODELS_DIR", ""), text("METRIKA_MODELS_MANIFEST", ""), text("SVOD_STATE_DIR", "")
+        ),
         rules=FeatureRules(
             device=cast(DeviceRule, _choice("METRIKA_DEVICE_RULE", get_args(DeviceRule))),
             next_day=switch("METRIKA_NEXT_DAY_HITS"),

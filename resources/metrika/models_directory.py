@@ -60,14 +60,21 @@ class ModelsDirectory:
     manifest: Path | None = None
 
     @classmethod
-    def at(cls, folder: str | None, manifest: str | None = None) -> ModelsDirectory:
-        """The folder of METRIKA_MODELS_DIR; without it ML/, ml/ and the working folder, as of old."""
+    def at(
+        cls, folder: str | None, manifest: str | None = None, state_dir: str | None = None
+    ) -> ModelsDirectory:
+        """The folder of METRIKA_MODELS_DIR.
+
+        Without it trained versions are in the state directory, and given models, as of old, in ML/, ml/ or
+        the working folder.
+        """
         own = Path(manifest) if manifest else None
         if folder:
             return cls((Path(folder),), own)
-        found = tuple(f for f in OLD_FOLDERS if _as_spelt(f))
-        # trained versions never go into the working folder itself
-        return cls(found if len(found) > 1 else (Path("ml"), *found), own)
+        state = (Path(state_dir, "metrika_models"),) if state_dir else ()
+        old = tuple(f for f in OLD_FOLDERS if _as_spelt(f))
+        # versions never go into the working folder itself
+        return cls((*state, *old) if state or len(old) > 1 else (Path("ml"), *old), own)
 
     @property
     def home(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -148,6 +149,22 @@ def test_every_part_has_a_header(warehouse: WarehouseResource, nothing: Level4Se
     hits = [hit_log(EVENTS[:2]), hit_log(EVENTS[2:])]
     found = score_files(warehouse, parts(*visits), parts(*hits), nothing)
     assert [r["visitId"] for r in found.rows] == ["3", "1", "2"]
+
+
+def test_an_engine_that_closes_when_it_is_idle_keeps_the_logs(
+    warehouse: WarehouseResource, models: Models, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("resources.clickhouse.engine.LINGER_S", 0.01)
+
+    def slowly(rows: np.ndarray) -> np.ndarray:
+        time.sleep(0.1)  # as the first import of a library does
+        return np.ones(len(rows))
+
+    monkeypatch.setattr("resources.metrika.models.Model.probabilities", lambda _, rows: slowly(rows))
+    visits = [replace(LONG, duration=0, device=1)]
+    chosen = Level4Settings(models.directory)
+    found = score_files(warehouse, parts(visit_log(visits)), parts(hit_log(EVENTS)), chosen, models)
+    assert [r["visitId"] for r in found.rows] == ["7"]
 
 
 def test_gzip_is_read_as_it_is(warehouse: WarehouseResource, nothing: Level4Settings):

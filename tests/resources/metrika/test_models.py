@@ -239,6 +239,18 @@ def test_without_a_setting_the_old_folders_are_searched(tmp_path: Path, monkeypa
         assert ModelsDirectory.at(None).file("mobile") == (Path(folder, "level4_mobile.joblib"), None)
 
 
+def test_trained_versions_have_a_place_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ml").mkdir()
+    (tmp_path / "ml" / "level4_mobile.joblib").touch()
+    directory = ModelsDirectory.at(None, None, "state")
+    assert directory.home == Path("state", "metrika_models")
+    assert directory.file("mobile") == (Path("ml", "level4_mobile.joblib"), None)
+    directory.add_version("v1", {"level4_mobile.skops": b""}, {})
+    directory.promote("v1")
+    assert directory.file("mobile") == (directory.home / "versions" / "v1" / "level4_mobile.skops", "v1")
+
+
 def test_no_model_says_where_it_was_looked_for(tmp_path: Path):
     with pytest.raises(
         ModelError, match=rf"no mobile model in {tmp_path}/: put one there \(level4_mobile_slot_enh"
