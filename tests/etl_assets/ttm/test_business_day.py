@@ -216,3 +216,18 @@ def test_a_wrong_key_is_told_without_showing_it(
     for secret in ("wrong-key-of-ours", KEY, PASSWORD):
         assert secret not in said + caplog.text
         assert all(secret not in str(event) for event in result.all_events)
+
+
+def test_a_stormy_ticket_system_loses_and_doubles_no_ticket(place: House):
+    faults = place.system.faults
+    faults.add("reset", path="/ticket/", every=9)
+    faults.add("drop", path="/ticket/", every=10)
+    faults.add("status", path="/ticket/", every=11, status=429, retry_after="0")
+    faults.add("status", path="/ticket/", every=13, status=502)
+    faults.add("html", path="/ticket/", every=14)
+    faults.add("expire", path="/ticket/", every=12, times=2)
+    place.load(*DAILY)
+    expected = [n for n, t in tickets_of(place).items() if examine(t, CALENDAR, day()).arrears_row]
+    assert [r["ticket_number"] for r in place.tables(EXPIRED)] == sorted(expected)
+    here = place.rows("SELECT ticket_number FROM bi.expires_tickets ORDER BY 1")
+    assert [number for (number,) in here] == sorted(expected)
