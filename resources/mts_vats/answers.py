@@ -59,18 +59,19 @@ class Device(NamedTuple):
 class DeviceForm:
     """What form 31 or 32 says of an abonent. Form 32 knows no devices and no line.
 
-    `phone_digits` are those of the login (or, in form 32, of its own field).
+    `sip_phone` are the digits of the login; `own_phone` those of a field that only form 32 has.
     """
 
     form: Literal[31, 32]
     login: str | None
     password: str | None
-    phone_digits: str | None
+    sip_phone: str | None
     route: Route
     confidence: float
     abonent: int | None = None
     devices: tuple[Device, ...] = ()
     template: Device | None = None
+    own_phone: str | None = None
 
     @property
     def has_device(self) -> bool | None:
@@ -88,7 +89,7 @@ class DeviceForm:
     @property
     def phone(self) -> str | None:
         """Eleven digits that begin with 7, or None."""
-        return full_phone(self.phone_digits)
+        return full_phone(self.own_phone) or full_phone(self.sip_phone)
 
     def __repr__(self) -> str:
         return f"DeviceForm(form={self.form}, abonent={self.abonent}, route={self.route!r})"

@@ -55,7 +55,7 @@ class VATS:
         finally:
             self.client.close()
         if self._listed:
-            return [{**_values(t), "trunk_phone": t.form.phone_digits if t.form else None} for t in trunks]
+            return [{**_values(t), "trunk_phone": _phone(t)} for t in trunks]
         return {t.phone or t.abonent.phone or "": _values(t) for t in trunks}
 
 
@@ -105,3 +105,9 @@ def _values(trunk: Trunk) -> dict[str, Any]:
         "trunk_inner_link": link,
         "inner_name": link,
     }
+
+
+def _phone(trunk: Trunk) -> str | None:
+    """As the first revisions gave it: the digits of the login, in form 32 those of its own field."""
+    form = trunk.form
+    return (form.own_phone or form.sip_phone) if form else None

@@ -121,7 +121,7 @@ def _typed_form(root: Any) -> DeviceForm:
         form=31,
         login=login,
         password=password,
-        phone_digits=login_digits(login),
+        sip_phone=login_digits(login),
         route="schema",
         confidence=1.0,
         abonent=_long(fields[models.FORM_ID]),
@@ -200,7 +200,7 @@ def _credential_values(form: DeviceForm) -> dict[str, Any]:
     return {
         "sip_login": form.login,
         "sip_password": form.password,
-        "sip_phone": form.phone_digits,
+        "sip_phone": form.sip_phone,
         "phone": form.phone,
     }
 

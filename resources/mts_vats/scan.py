@@ -150,7 +150,7 @@ def scan_form(response: Response) -> DeviceForm:
         form=31,
         login=login,
         password=password,
-        phone_digits=login_digits(login),
+        sip_phone=login_digits(login),
         route="scan",
         confidence=sum(checks) / len(checks),
         abonent=abonent,
@@ -251,9 +251,10 @@ def scan_form_32(response: Response) -> DeviceForm:
         password = table[host + 1]
     if digits is not None and not re.fullmatch(r"\d+", digits, re.ASCII):
         digits = None
-    digits = digits or login_digits(login)
-    checks = (login is not None, password is not None, digits == login_digits(login))
-    return DeviceForm(32, login, password, digits, "scan", sum(checks) / len(checks))
+    sip_phone = login_digits(login)
+    checks = (login is not None, password is not None, digits is not None and digits == sip_phone)
+    confidence = sum(checks) / len(checks)
+    return DeviceForm(32, login, password, sip_phone or digits, "scan", confidence, own_phone=digits)
 
 
 def _neighbours(reading: Sequence[Token], wanted: tuple[int, ...]) -> bool:

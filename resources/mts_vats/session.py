@@ -190,6 +190,8 @@ class Session:
                 return path, answer
             target = urlsplit(urljoin(self.cabinet.origin + path, location))
             if target.hostname != urlsplit(self.cabinet.origin).hostname:
+                if _ENTERPRISE.search(target.path) or target.path.startswith("/login"):
+                    return target.path, answer  # a cabinet behind another name: the address says enough
                 raise PermanentSourceError(
                     f"Cabinet {self.cabinet.name}: it redirects to {target.hostname}, where nothing is sent. "
                     "Check the address."

@@ -207,7 +207,19 @@ def test_the_certificate_is_verified_at_the_old_cipher_level_too(tmp_path: Path)
 
 
 def test_credentials_do_not_follow_a_redirect_to_another_host(open_cabinet: Open):
-    cabinet, client = open_cabinet()
-    cabinet.base_url = "http://elsewhere.invalid"
+    cabinet, client = open_cabinet(trunks=3)
+    address, cabinet.base_url = cabinet.base_url, "http://elsewhere.invalid"
+    assert (
+        len(client.trunks()) == 3
+    )  # the address alone says that the login was taken, and of which enterprise
+    cabinet.config.password = "another"
+    with pytest.raises(PermanentSourceError, match="the login was refused"):
+        client.session.log_in()
+    assert client.session.base.startswith(address)
+
+
+def test_a_redirect_that_says_nothing_is_not_followed_to_another_host(open_cabinet: Open):
+    cabinet, client = open_cabinet(trunks=3)
+    cabinet.base_url = "http://elsewhere.invalid/gate?"
     with pytest.raises(PermanentSourceError, match=r"redirects to elsewhere\.invalid"):
         client.trunks()
