@@ -32,6 +32,8 @@ from services.ttm_hub.state import Connector, Key, Requester
 log = logging.getLogger("ttm.hub")
 NAME = f"ttm-hub/{protocol.RELEASE}"
 SWEEP_S = 1.0
+TICKS = 10
+OPENING_S = 30
 ADDRESSES_KEPT = 10_000
 
 
@@ -99,6 +101,7 @@ class Hub:
         self._sessions: dict[tuple[str, Key], Session] = {}
         self._metrics = Metrics(self.broker, self._handshakes, lambda: self.connections)
         self._nobody = secrets.token_urlsafe(32)
+        self._arriving: dict[asyncio.Timeout, int] = {}
 
     @property
     def connections(self) -> int:
@@ -110,11 +113,12 @@ class Hub:
         """Listen; at the end every connection is closed with 1012. Raises OSError if the port is taken."""
         async with await self._listen() as server:
             self.port = server.sockets[0].getsockname()[1]
-            sweep = asyncio.create_task(self._sweep())
+            chores = [asyncio.create_task(self._sweep()), asyncio.create_task(self._hurry())]
             try:
                 yield self
             finally:
-                sweep.cancel()
+                for chore in chores:
+                    chore.cancel()
                 server.close(code=protocol.RESTART, reason="restart")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.config.limits.send):
@@ -135,7 +139,7 @@ class Hub:
             process_request=self._http,
             server_header=NAME,
             compression=None,  # its windows would cost 0.3 MB a connection
-            open_timeout=self.config.limits.handshake,
+            open_timeout=OPENING_S,
             close_timeout=5,
             ping_interval=protocol.PING_S,
             ping_timeout=protocol.PING_S,
@@ -185,8 +189,12 @@ class Hub:
     async def _handshake(self, socket: ServerConnection) -> Session:
         """Both proofs, within the time for it. Raises Refused."""
         try:
-            async with asyncio.timeout(self.config.limits.handshake):
-                return await self._introduce(socket)
+            async with asyncio.timeout(None) as timer:
+                self._arriving[timer] = 0
+                try:
+                    return await self._introduce(socket)
+                finally:
+                    del self._arriving[timer]
         except TimeoutError:
             raise Refused(protocol.TIMED_OUT, "handshake timeout") from None
         except messages.BadMessage as bad:
@@ -225,7 +233,8 @@ class Hub:
 
     async def _refuse(self, socket: ServerConnection, refused: Refused) -> None:
         address = _address(socket)
-        self._door.failed(address)
+        if refused.code != protocol.TIMED_OUT:  # slow, but nobody who guesses
+            self._door.failed(address)
         self._handshakes.count("unknown", str(refused.code))
         log.warning("handshake from %s refused: %s", address, refused.reason)
         peer = WebsocketPeer(socket, self.config.limits.send)
@@ -307,6 +316,22 @@ class Hub:
                 self.broker.cancel(requester, said.id)
             case messages.Status():
                 requester.peer.post(self.broker.status().encode())
+
+    async def _hurry(self) -> None:
+        """End handshakes that take too long. Time in which the hub itself was late does not count.
+
+        So thousands of clients that come at once, after a restart say, do not end each other's handshakes.
+        """
+        tick = self.config.limits.handshake / TICKS
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(tick)
+            if time.monotonic() - began > 1.5 * tick:
+                continue
+            for timer, age in list(self._arriving.items()):
+                self._arriving[timer] = age + 1
+                if age >= TICKS:
+                    timer.reschedule(0)
 
     async def _sweep(self) -> None:
         """End connections of connectors that report nothing."""
