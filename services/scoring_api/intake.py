@@ -24,15 +24,15 @@ MOST_ROWS = 5000  # of one transaction, unless a single request has more
 MOST_WAITING = 5000  # requests; more would only be answered after their clients have gone
 PATIENCE_S = 10.0
 KEYS_LIVE = timedelta(days=2)
+# what passes: no connection, a server that stops or lacks memory, disk or connections, a deadlock
 _GONE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,
 )
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MOST_BYTES = 10 * 1024 * 1024
 MOST_CONVERSIONS = 1000
 _MINUTE = 60.0
+MOST_KEYS = 10_000  # then those that were quiet for a minute are forgotten
 
 
 class BodyLimit:
@@ -62,13 +63,15 @@ class RateWindow:
         """Count a request; 0 if it may pass, else in how many seconds the next one may."""
         if not self._most:
             return 0
-        now, seen = self._clock(), self._seen[key]
+        now = self._clock()
+        if len(self._seen) > MOST_KEYS:
+            self._seen = defaultdict(
+                deque, {k: s for k, s in self._seen.items() if s and s[-1] > now - _MINUTE}
+            )
+        seen = self._seen[key]
         while seen and seen[0] <= now - _MINUTE:
             seen.popleft()
         if len(seen) >= self._most:
             return min(max(1, math.ceil(seen[0] + _MINUTE - now)), int(_MINUTE))  # floats round
         seen.append(now)
         return 0
-
-    def forget(self, key: Hashable) -> None:
-        self._seen.pop(key, None)

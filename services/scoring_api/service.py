@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy.exc
+import asyncpg
 from starlette.concurrency import run_in_threadpool
 
 from resources.http import redact
 from resources.scoring_service.ledger import Ledger
 from resources.scoring_service.sending import Sender, pause_between_questions
 from resources.scoring_service.uploads import Uploads
-from services.scoring_api.intake import Intake, StorageAway
+from services.scoring_api.intake import Intake
 from services.scoring_api.limits import RateWindow
 from services.scoring_api.migrate import migrate
 from services.scoring_api.settings import Settings
@@ -84,20 +84,19 @@ class Service:
                 client.close()
 
     async def _prepare(self) -> None:
-        told = False
+        told = ""
         while not self.ready:
             try:
                 await run_in_threadpool(migrate, self.ledger.engine)
                 await self.intake.start()
                 self.ready = True
-            except (sqlalchemy.exc.OperationalError, StorageAway) as error:
-                if not told:
-                    log.warning("PostgreSQL does not answer (%s); trying until it does", type(error).__name__)
-                told = True
+            except Exception as error:  # whatever it is, it may be mended while we run
+                if (said := _why(error)) != told:
+                    log.warning("The database cannot be used, trying until it can: %s", said)
+                told = said
                 await asyncio.sleep(TRY_AGAIN_S)
-        log.info("Ready")
         while True:
-            with contextlib.suppress(OSError, asyncio.TimeoutError, StorageAway):
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await self.intake.forget_keys()
             await asyncio.sleep(FORGET_EVERY_S)
 
@@ -164,3 +163,9 @@ class Service:
             except (TransientSourceError, PermanentSourceError) as error:
                 log.warning("Metrika was asked about a file: %s", redact(error.description or ""))
                 return
+
+
+def _why(error: Exception) -> str:
+    """One line, without the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return redact((str(cause).strip().splitlines() or [type(error).__name__])[0])
