@@ -40,6 +40,7 @@ PERSONAL = frozenset({"staff", "attendance", "chats", "transcripts", "contacts",
 CADENCE, BY_HAND = "mts_link/cadence", "svod/by_hand"
 NIGHTLY = "nightly"  # the value of FEED_TAG in the run that also looks back
 SESSIONS_OF = "organization_events_schedule"
+RETRY = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 REST = timedelta(hours=20)  # what is read once a night is not read again by a feed before that
 
 
@@ -101,9 +102,7 @@ def build_asset(endpoint: Endpoint, settings: MtsLinkSettings) -> dg.AssetsDefin
         description=description(endpoint, settings),
         check_specs=[*check_specs(key), *_parents_spec(endpoint)],
         op_tags={"dagster/priority": "-1" if endpoint.parent else "0"},
-        retry_policy=dg.RetryPolicy(
-            max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-        ),
+        retry_policy=RETRY,
         freshness_policy=_freshness(endpoint) if on else None,
     )
     def _asset(

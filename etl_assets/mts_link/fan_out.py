@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -195,7 +195,7 @@ class FanOut:
             message,
             self._rows.pop(parent.key, 0),
             str(newest) if newest and status == OK else before.cursor if before else "",
-            self._client.now(),
+            datetime.now(UTC),
         )
         self._done.append(mark)
 
@@ -251,7 +251,8 @@ class FanOut:
         if out.refused[403] and out.refused[403] == out.asked and not self._ever_answered():
             raise self._no_right()
         if out.failed >= FEWEST_FAILED and out.failed > self._share * out.asked:
-            raise TransientSourceError(
+            failure = TransientSourceError if out.unread > out.refused.total() else PermanentSourceError
+            raise failure(
                 f"{self._endpoint.name}: {out.text()}; more than {self._share:.0%} failed "
                 "(MTS_LINK_FAILED_SHARE). What was read is kept; mts_link._errors names the others."
             )

@@ -50,24 +50,24 @@ def load_children(
 ) -> dg.MaterializeResult:
     """Ask for the parents that are due, and report with the check `parents`."""
     endpoint, settings, client = source.endpoint, source.settings, source.client
-    asset, now = context.asset_key.to_user_string(), client.now()
+    asset, now, began = context.asset_key.to_user_string(), client.now(), datetime.now(UTC)
     everyone = ParentRows(warehouse, settings.classes).read(endpoint.parent)
     table, change = warehouse.ensure(table_of(endpoint, settings.zone))
     source.maker.floor = newer_than_all(warehouse, table)
     if change and not change.created:  # a new column: all rows are read again to fill it
-        warehouse.note_progress(asset, FULL, "open", "", now)
+        warehouse.note_progress(asset, FULL, "open", "", began)
     left = warehouse.unfinished(asset, FULL)
     bounds = Bounds() if left else wanted
     left = left or (warehouse.unfinished(asset, bounds.key) if mode == "asked" else None)
     mode = "asked" if left else mode
-    began_at = (left.source_time if left else None) or now
+    since = (left.source_time if left else None) or began  # by our clock, as the marks are
     if mode == "asked" and not left:
-        warehouse.note_progress(asset, bounds.key, "open", "", now)
+        warehouse.note_progress(asset, bounds.key, "open", "", began)
     asker = Asker(endpoint, client, source.zone, {}, settings.message_pages, context.log.info)
     load = FanOut(context, endpoint, client, warehouse, source.maker, asker, settings.failed_share)
     if endpoint.strategy == "messages":
         asker.marks, asker.viewers = load.known, viewers(warehouse)
-    plan = Plan(mode, now, timedelta(days=settings.lookback_days), bounds, began_at)
+    plan = Plan(mode, now, timedelta(days=settings.lookback_days), bounds, since)
     due = plan.due(everyone, load.known)
     if endpoint.parent == "visitors" and due:
         asker.emails = emails(client)
@@ -79,7 +79,7 @@ def load_children(
         everyone,
         bounds=bounds,
         kind=_kind(mode, bounds),
-        began_at=began_at,
+        began_at=now,
         resumed=left is not None,
     )
     if mode == "asked":

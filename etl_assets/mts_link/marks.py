@@ -20,7 +20,7 @@ _ensured: dict[tuple[str, str], Table] = {}  # by this process, which need not l
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The last read of one parent. An empty `state` says: ask again."""
+    """The last read of one parent, by our clock. An empty `state` says: ask again."""
 
     parent: str
     state: str

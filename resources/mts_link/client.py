@@ -128,10 +128,11 @@ class _Attempt:
     def __str__(self) -> str:
         if self.status:
             return f"answered {self.status}" + (f" ({self.reason})" if self.reason else "")
-        return _UNREACHABLE.get(self.reason, self.reason)
+        return {**_UNREACHABLE, **_BROKEN}.get(self.reason, self.reason)
 
 
 _UNREACHABLE = {"dns": "the host name is unknown", "refused": "nobody answers at MTS_LINK_URL"}
+_BROKEN = {"timeout": "no answer in time", "cut": "the connection broke", "other": "the connection broke"}
 
 
 class MtsLinkClient:

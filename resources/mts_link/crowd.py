@@ -35,7 +35,7 @@ def crowd(
     `read` runs in `workers` threads; errors of the classes `caught` end their job, others end everything.
     At most a few pages wait to be taken. Leaving the iterator early stops the threads.
     """
-    waiting: queue.Queue[tuple[J, P | Ended[P]] | BaseException | None] = queue.Queue(maxsize=2 * workers)
+    waiting: queue.Queue[tuple[J, P | Ended[P]] | BaseException | None] = queue.Queue(maxsize=workers)
     stop, lock, source = threading.Event(), threading.Lock(), iter(jobs)
 
     def put(item: tuple[J, P | Ended[P]] | BaseException | None) -> None:

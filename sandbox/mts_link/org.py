@@ -128,8 +128,8 @@ class Org:
 
     def participant(self, s: int, p: int) -> tuple[int, int | None]:
         """(user id, number of the employee) of participant `p`; every fifth one is a guest."""
-        if p % 5 == 4:
-            return GUEST + h(s, p) % max(1, self.config.contacts), None
+        if p % 5 == 4 or p >= self.config.staff:  # each a person once
+            return GUEST + (s * 7 + p) % max(100, self.config.contacts), None
         i = (s * 3 + p) % self.config.staff
         return USER + i, i
 

@@ -25,6 +25,7 @@ from schedules.mts_link import build_schedules
 from tests.etl_assets.house import QUIET, RANGE_END, RANGE_START, failures
 
 ZONE = ZoneInfo("Europe/Moscow")
+DAYS = 3  # partitions before today's
 ALL = "chats,transcripts,contacts"
 
 
@@ -65,7 +66,7 @@ class OrgHouse:
         checks: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Materialize assets (all of the schedules without names) in one run."""
-        first, last = days or (day(0), day(0))
+        first, last = days or (day(DAYS), day(0))
         job = self.defs.resolve_implicit_global_asset_job_def()
         graph = self.defs.resolve_asset_graph()
         keys = {dg.AssetKey(["mts_link", n]) for n in names} or {
@@ -139,7 +140,7 @@ def org_house(
         "MTS_LINK_API_TOKEN": "sandbox-key",
         "MTS_LINK_RATE": "0",
         "MTS_LINK_CLASSES": classes,
-        "MTS_LINK_START_DATE": day(3),
+        "MTS_LINK_START_DATE": day(DAYS),
         "SVOD_STATE_DIR": str(folder),
         "CLICKHOUSE_URL": warehouse.url,
     }
@@ -151,6 +152,7 @@ def org_house(
     ):
         patch.setattr("resources.clickhouse.engine.LINGER_S", 600)
         patch.setattr("resources.mts_link.CLOCK", Hurried())
+        patch.setattr("etl_assets.mts_link.assets.RETRY", None)
         patch.setenv("MTS_LINK_URL", server.url)
         for name, value in (environment | settings).items():
             patch.setenv(name, value)
