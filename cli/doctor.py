@@ -32,6 +32,7 @@ def doctor() -> None:
         "CLICKHOUSE_URL": _clickhouse,
         "BITRIX24_WEBHOOK_URL": _bitrix24,
         "METRIKA_TOKEN": _metrika,
+        "METRIKA_MODELS_DIR": _models,
         "MTS_VATS_LOGIN": _mts_vats,
         "TTM_SERVER": _ttm,
         "TTM_DB_SCHEMA": _ticket_tables,
@@ -185,6 +186,22 @@ def _metrika() -> Iterator[Finding]:
         except dg.Failure as failure:
             hint = " `make dev` runs the sandbox." if sandbox_of("metrika").port else ""
             yield False, redact((failure.description or "no answer") + hint)
+
+
+def _models() -> Iterator[Finding]:
+    """The models of visits of level 4+: which are used, and whether they can be read."""
+    from etl_assets.metrika.level4_settings import level4_settings
+    from etl_assets.metrika.settings import configured
+    from resources.metrika.features import DEVICES, FEATURES
+
+    if not configured():
+        yield True, "not set up"
+        return
+    models = level4_settings().models
+    for name in DEVICES.values():
+        chosen = models.load(name)
+        chosen.model.check(FEATURES)
+        yield True, f"{name}: {chosen.model.file}, threshold {chosen.threshold:g}"
 
 
 def _mts_vats() -> Iterator[Finding]:

@@ -285,6 +285,19 @@ def scores_spec(partitions: dg.PartitionsDefinition[str]) -> dg.AssetSpec:
     )
 
 
+def view_spec(table: Table) -> dg.AssetSpec:
+    """`bi.<table>`, which loads keep in step with their table."""
+    return dg.AssetSpec(
+        key=["bi", table.name],
+        deps=[dg.AssetKey([DATABASE, table.name])],
+        group_name="bi",
+        kinds={"clickhouse", "view"},
+        owners=OWNERS,
+        description=f"{table.comment}.\n\nCurrent rows of `{table.full_name}`: one a visit.",
+        metadata={"dagster/table_name": f"bi.{table.name}"},
+    )
+
+
 def level4_assets(
     partitions: dg.PartitionsDefinition[str], zone: str, settings: Level4Settings | None = None
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -297,4 +310,5 @@ def level4_assets(
         scores_spec(partitions),
         build_level4_visits(settings, partitions, zone),
         build_models(settings),
+        *(view_spec(table) for table in (visit_features(zone), visit_scores(), level4_visits(zone))),
     ]
