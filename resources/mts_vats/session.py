@@ -6,6 +6,7 @@ it is repeated once after a new login and once after a new discovery; what fails
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 import threading
@@ -27,6 +28,7 @@ from resources.mts_vats.gwt_lexer import Response, lex
 from resources.mts_vats.gwt_rpc import SIGNATURE, DecodeError, NotRpc
 from resources.mts_vats.parse import is_login_page, parse_exception
 
+_log = logging.getLogger(__name__)
 LEGACY_CIPHERS = "DEFAULT:@SECLEVEL=1"  # the cabinet's server is older than OpenSSL 3's default level
 REDIRECTS = 6
 RETRIES_S = (1.0, 2.0, 4.0)
@@ -121,7 +123,7 @@ class Session:
                 timeout_s=cabinet.timeout_s,
                 verify=cabinet.ca_bundle or True,
                 pool=concurrency,
-                secrets=[cabinet.password],
+                secrets=[cabinet.password, cabinet.login],
                 cookies=True,
                 ciphers=cabinet.ciphers,
             )
@@ -196,7 +198,7 @@ class Session:
                     f"Cabinet {self.cabinet.name}: it redirects to {target.hostname}, where nothing is sent. "
                     "Check the address."
                 )
-            path, method, body, headers = target.path or "/", "GET", None, None
+            path, method, body, headers = target.path.partition(";")[0] or "/", "GET", None, None
         raise PermanentSourceError(f"Cabinet {self.cabinet.name}: it redirects without end.")
 
     # Discovery
@@ -371,6 +373,10 @@ class Session:
                 if self.cabinet.pause_s:
                     self._clock.sleep(self.cabinet.pause_s)
         self._note(answer)
+        _log.debug(
+            "%s %s: %d, %d bytes, %.0f ms",
+            *(method, path, answer.status, len(answer.body), answer.elapsed_s * 1000),
+        )
         if answer.status >= 500 or answer.status == 429:
             raise _NotYet(f"status {answer.status}")
         return answer
