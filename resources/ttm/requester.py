@@ -45,6 +45,8 @@ from resources.ttm.settings import Settings, client_tls, loopback
 
 log = logging.getLogger("ttm.requester")
 FINAL = {"unauthorized", "forbidden", "version", "bad_request"}
+NO_HUB = (400, 401, 403, 404, 405)
+"""HTTP statuses of an address that will not become a hub by waiting."""
 SLACK_S = 15.0
 """A hub that has not answered so long after a request's own time is taken for dead."""
 MAX_LOSSES = 8
@@ -339,6 +341,10 @@ class HubClient:
                 ) from None
             except InvalidStatus as error:
                 self.close()
+                if error.response.status_code in NO_HUB:
+                    raise TtmError(
+                        "bad_request", f"{self._uri} answers HTTP {error.response.status_code}: it is no hub."
+                    ) from None
                 reason = f"HTTP status {error.response.status_code}"
             except (OSError, InvalidHandshake, EOFError) as error:
                 self.close()

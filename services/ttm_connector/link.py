@@ -99,7 +99,7 @@ class Link:
             log.warning("ws:// through a network: the key stays secret, the tickets do not; use wss://")
         try:
             while not stop.is_set():
-                wait = await self._session(stop)
+                wait = await self._until(stop, asyncio.create_task(self._session(stop)))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), wait)
         except Stopped as stopped:
@@ -110,6 +110,17 @@ class Link:
                 if job.worker:
                     job.worker.cancel()
         return 0
+
+    async def _until(self, stop: asyncio.Event, session: asyncio.Task[float]) -> float:
+        """The end of a session; one that is only being opened when `stop` is set ends at once."""
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((session, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not session.done() and self._socket is None:
+            session.cancel()
+            await asyncio.wait((session,))
+            return 0.0
+        return await session
 
     # one connection
 
@@ -183,9 +194,18 @@ class Link:
             asyncio.create_task(self._beat(beat)),
             asyncio.create_task(self._leave(socket, stop)),
         ]
+        bad = 0
         try:
             async for text in socket:
-                await self._receive(text)
+                try:
+                    message = _decoded(text)
+                except TtmError as error:
+                    bad += 1
+                    log.warning("%s", error.message)
+                    if bad >= protocol.BAD_MESSAGES:
+                        await socket.close(protocol.MALFORMED, "too many bad messages")
+                else:
+                    await self._receive(message)
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -253,8 +273,7 @@ class Link:
 
     # messages
 
-    async def _receive(self, text: str | bytes) -> None:
-        message = _decoded(text)
+    async def _receive(self, message: Mapping[str, Any]) -> None:
         match message.get("type"):
             case "task":
                 await self._take(message)
@@ -358,7 +377,7 @@ def _encoded(message: Any) -> bytes:
 
 def _decoded(text: str | bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -113,7 +113,7 @@ class Broker:
         self._changed(connector)
         if result.ok:
             self._succeed(request, connector, result)
-        elif result.error and not result.error.retryable:
+        elif result.error and not result.error.again:
             self._fail(request, result.error, result.status, connector.instance)
         elif result.error and current:
             request.failed.add(connector.key)
@@ -331,7 +331,7 @@ class Broker:
             id=request.id,
             ok=False,
             status=status or (FAULTS[error.code].status if error.code in FAULTS else 500),
-            error=messages.Failure(error.code, error.message[:500], error.retryable),
+            error=messages.Failure(error.code, error.message[:500], error.again),
             attempts=request.attempt,
             elapsed_ms=self._elapsed(request),
             connector=instance,
@@ -383,4 +383,4 @@ class Broker:
 
 
 def _failure(code: str, message: str) -> messages.Failure:
-    return messages.Failure(code, message, FAULTS[code].retryable)
+    return messages.Failure(code, message)

@@ -52,7 +52,12 @@ class Failure(msgspec.Struct, frozen=True):
 
     code: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     message: str = ""
-    retryable: bool = False
+    retryable: bool | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether another attempt may help: as it says, else as its code does."""
+        return TtmError(self.code, "").retryable if self.retryable is None else self.retryable
 
 
 class Result(In, tag="result"):

@@ -181,6 +181,13 @@ def test_a_hub_that_is_not_there_ends_every_request_in_time():
     assert time.monotonic() - began < 5
 
 
+def test_an_address_that_is_no_hub_is_said_at_once(hub: RunningHub):
+    began = time.monotonic()
+    with HubClient(f"{hub.url}/elsewhere", TOKEN, KEY) as asker, pytest.raises(TtmError, match="no hub"):
+        asker.status()
+    assert time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize("key", ["another key", ""])
 def test_a_wrong_key_is_said_at_once_and_never_shown(hub: RunningHub, key: str):
     with HubClient(hub.url, TOKEN, key, patience_s=60) as asker:

@@ -187,11 +187,16 @@ def started(
     stage: Stage, system: TicketSystem, key: str, tls: Any, options: dict[str, Any]
 ) -> Iterator[None]:
     email, password = next(iter(system.config.users.items()))
-    of_link: dict[str, Any] = {"reconnect_s": 0.02, "refused_s": 0.3, "tls": tls[1] if tls else None}
+    of_link: dict[str, Any] = {
+        "server": stage.url,
+        "reconnect_s": 0.02,
+        "refused_s": 0.3,
+        "tls": tls[1] if tls else None,
+    }
     of_system: dict[str, Any] = {"url": system.base_url, "email": email, "password": password, **QUICK}
     for name, value in options.items():
         (of_system if name in SystemConfig.__dataclass_fields__ else of_link)[name] = value
-    link = LinkConfig(stage.url, TOKEN, key, "conn-a1", **of_link)
+    link = LinkConfig(token=TOKEN, key=key, instance="conn-a1", **of_link)
     config = ConnectorConfig(link, SystemConfig(**of_system))
     loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
 

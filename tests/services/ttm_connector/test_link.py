@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -197,11 +198,27 @@ def test_messages_that_are_none_do_not_stop_it(system: TicketSystem):
             {"type": "result_ack", "id": None},
             {"type": "cancel", "id": ["x"]},
             {"type": "error", "code": "bad_request", "message": None, "ref": None},
+            "not json",
+            b"binary",
+            "[]",
         ):
             line.send(message)
         assert line.ticket("t-1", 5)["status"] == 404
-        line.send("not json")  # after which it cannot trust the connection
+        for _ in range(7):
+            line.send("not json")
+        assert line.close_code() == 4400  # the tenth
         assert stage.connected().ticket("t-2", 5)["status"] == 404
+
+
+def test_told_to_stop_while_the_hub_does_not_answer_it_stops_at_once(system: TicketSystem):
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with connector(system, server=f"ws://127.0.0.1:{deaf.getsockname()[1]}/v1/ttm") as stage:
+            accepted, _ = deaf.accept()
+            stage.stop()
+            assert stage.ended() == 0
+            accepted.close()
 
 
 def test_heartbeats_come_at_the_hubs_interval(system: TicketSystem):
