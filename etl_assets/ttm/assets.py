@@ -121,15 +121,11 @@ def _build_day(settings: TtmSettings) -> dg.AssetsDefinition:
         warehouse.warm_up()
         bounds = Bounds(settings.calendar.window(days[0])[0], settings.calendar.window(days[-1])[1])
         with DayLoader(context, settings, warehouse, ttm_database.tables, chosen) as loader:
-            results = []
-            if wanted:
-                with ttm_hub.client() as client:
-                    results = [loader.load(client, day, ttm_hub.concurrency) for day in wanted]
+            results, failure = _load_days(loader, ttm_hub, wanted)
             loaded = loader.finish(bounds)
-        _tell(context, results)
-        if any(result.problem for result in results):
+        if failure:
             _keep_complete_days(context, chosen, results)
-            raise incomplete(results)
+            raise failure
         for table in chosen:
             day_column = {EXPIRED.name: "add_date", TICKETS.name: "business_date"}.get(table.name)
             answer = report(
@@ -146,14 +142,23 @@ def _unloaded(context: dg.AssetExecutionContext, chosen: Sequence[Table], days: 
     return [day for day in days if not all(str(day) in keys for keys in done)]
 
 
-def _tell(context: dg.AssetExecutionContext, results: list[DayResult]) -> None:
-    for result in results:
-        context.log.info(
-            "%s: %d tickets listed, %d gone, %d failed, rows %s",
-            *(result.day, result.listed, result.gone, len(result.failed), dict(result.outcomes)),
-        )
-        for number, codes in result.warnings.items():
-            context.log.info("Ticket %d: %s", number, ", ".join(codes))
+def _load_days(
+    loader: DayLoader, hub: TtmHubResource, days: Sequence[date]
+) -> tuple[list[DayResult], dg.Failure | None]:
+    """What the days brought, and the failure to raise once what was read is written.
+
+    Single tickets that fail stop nothing; a day without a list ends the run, since the next would fail too.
+    """
+    results: list[DayResult] = []
+    if not days:
+        return results, None
+    with hub.client() as client:
+        for day in days:
+            try:
+                results.append(loader.load(client, day, hub.concurrency))
+            except dg.Failure as failure:
+                return results, failure
+    return results, incomplete(results) if any(result.problem for result in results) else None
 
 
 def _keep_complete_days(
@@ -176,7 +181,7 @@ def _with_facts(
     facts: dict[str, Any] = {
         "tickets_listed": sum(result.listed for result in results),
         "tickets_gone": sum(result.gone for result in results),
-        "tickets_with_warnings": sum(len(result.warnings) for result in results),
+        "tickets_with_warnings": sum(result.warned for result in results),
     }
     breaches = sum((result.breaches for result in results), start=Counter[str]())
     if table is EXPIRED and breaches:

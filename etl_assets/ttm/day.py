@@ -7,8 +7,8 @@ upsert, so a day may be loaded again at any time; a load that was killed is simp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -33,9 +33,9 @@ from resources.ttm.suspended_list import GONE
 
 @dataclass(slots=True)
 class DayResult:
-    """What one day brought. `failed` and `warnings` are by ticket, `outcomes` count rows.
+    """What one day brought. `failed` says why, by ticket; `outcomes` count rows, `warned` tickets.
 
-    `closings`: numbers of the tickets that were written, by their date.
+    `closings`: numbers of the tickets that were written, by their date, until the day is done.
     """
 
     day: date
@@ -43,7 +43,7 @@ class DayResult:
     gone: int = 0
     partial: bool = False
     failed: dict[int, str] = field(default_factory=dict)
-    warnings: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    warned: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     breaches: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
@@ -112,18 +112,26 @@ class DayLoader:
             listed = client.ticket_list(key, TICKET, day.isoformat(), zone)
             result.listed, result.partial = len(listed.ids), listed.partial
             self.requests += len(listed.ids)
-            for batch in ahead(batches(checked(client.tickets(listed.ids, concurrency)))):
-                self._take(batch, result, started)
-                if result.listed > BATCH_TICKETS:
-                    self._context.log.info("%s: %d of %d tickets read", day, result.seen, result.listed)
+            answers = checked(client.tickets(listed.ids, concurrency))
+            with closing(ahead(batches(answers))) as read:
+                for batch in read:
+                    self._take(batch, result, started)
+                    if result.listed > BATCH_TICKETS:
+                        self._context.log.info("%s: %d of %d tickets", day, result.seen, result.listed)
         except TtmError as error:
             self._note(started, result, f"{day}: {error}")
             raise failure_of(error, f"The overdue tickets of {day} could not be listed") from None
         except PostgresError as error:
             raise failure_of(error, f"The overdue tickets of {day} could not be written") from None
         self._retire_units(result, started)
+        result.closings.clear()
         self._note(started, result, result.problem)
+        self._tell(result)
         return result
+
+    def _tell(self, result: DayResult) -> None:
+        counts = (result.day, result.listed, result.gone, len(result.failed), dict(result.outcomes))
+        self._context.log.info("%s: %d tickets listed, %d gone, %d failed, rows %s", *counts)
 
     def _note(self, started: datetime, result: DayResult, problem: str | None) -> None:
         """Keep how it went, for the board and the checks."""
@@ -165,7 +173,8 @@ class DayLoader:
             result.failed[number] = f"analysis: {type(error).__name__}"
             return None
         if verdict.warnings:
-            result.warnings[number] = verdict.warnings
+            result.warned += 1
+            self._context.log.info("Ticket %d: %s", number, ", ".join(verdict.warnings))
         return verdict
 
     def _write(self, due: list[Verdict], result: DayResult, read_at: datetime) -> None:
@@ -225,7 +234,7 @@ class DayLoader:
         return done
 
 
-def incomplete(results: list[DayResult]) -> TransientSourceError:
+def incomplete(results: Sequence[DayResult]) -> TransientSourceError:
     """The failure of a run some of whose days are not complete."""
     problems = "; ".join(result.problem for result in results if result.problem)
     failed = {number: why for result in results for number, why in result.failed.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, TypeVar
 
@@ -40,7 +40,7 @@ def batches(answers: Iterable[Answer]) -> Iterator[list[Answer]]:
         yield batch
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     """The same items, each read by another thread while the caller is at work on the one before."""
     with ThreadPoolExecutor(1, "ttm-reading") as pool:
         following = pool.submit(next, items, None)

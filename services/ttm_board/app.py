@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -34,14 +34,14 @@ class Asked:
 
     def __init__(
         self,
-        q: Annotated[str, Query(max_length=200)] = "",
-        asked: Annotated[str, Query(max_length=500)] = "",
+        q: str = "",
+        asked: str = "",
         state: str = "",
-        unit: Annotated[str, Query(max_length=500)] = "",
+        unit: str = "",
         day: str = "",
         wall: str = "",
     ) -> None:
-        self.filters = view.Filters(q.strip(), asked, state if state in view.STATES else "", unit)
+        self.filters = view.Filters(q.strip()[:200], asked, state if state in view.STATES else "", unit)
         self.day = day
         self.wall = wall == "1"
 

@@ -231,3 +231,13 @@ def test_a_stormy_ticket_system_loses_and_doubles_no_ticket(place: House):
     assert [r["ticket_number"] for r in place.tables(EXPIRED)] == sorted(expected)
     here = place.rows("SELECT ticket_number FROM bi.expires_tickets ORDER BY 1")
     assert [number for (number,) in here] == sorted(expected)
+
+
+def test_days_before_one_without_a_list_count_in_both_databases(place: House):
+    place.system.faults.add("status", path="/ticket/page", status=400, skip=1)
+    said = failures(place.run(*DAILY, days=(day(2), day(1))))["ttm_business_day"]
+    assert f"The overdue tickets of {day(1)} could not be listed" in said
+    assert place.loaded_days() == {str(day(2))}
+    here = place.rows("SELECT count() FROM bi.expires_tickets")
+    assert here == [(len(place.tables(EXPIRED)),)]
+    assert here[0][0] >= PER_DAY - 2
