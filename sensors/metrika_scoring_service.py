@@ -8,17 +8,16 @@ import dagster as dg
 
 from etl_assets.metrika.level4 import COUNTERS_TAG
 from etl_assets.metrika.service_jobs import RESULT_KEY, TASK_ASSETS, task_job, uploads_job
-from resources.errors import TransientSourceError
 from resources.http import redact
+from resources.scoring_service.cipher import LedgerError
 from resources.scoring_service.ledger import Ledger, Row
-from resources.scoring_service.resource import TASK_TAG, ScoringServiceResource
+from resources.scoring_service.resource import NO_TABLES, TASK_TAG, ScoringServiceResource
 
 RUNS_A_TICK = 10
 STEPS = len(TASK_ASSETS) + 1
 SILENCE_S = 600  # of a run whose process nobody sees; steps say something more often
 LOST_TEXT = "The run's process is gone"
 ASK_FOR_S = 40  # a tick may take a minute
-NO_TABLES = "The scoring service has not been started yet: it makes its tables at its start"
 BUSY = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -176,9 +175,10 @@ def scoring_upload_statuses(
                 break
             try:
                 status = sender.ask(upload)
-            except (TransientSourceError, dg.Failure) as error:
+            except (dg.Failure, LedgerError) as error:
                 failed += 1
-                context.log.warning("File %s: %s", upload.metrika_id, redact(error.description or ""))
+                said = error.description if isinstance(error, dg.Failure) else str(error)
+                context.log.warning("File %s: %s", upload.metrika_id, redact(said or ""))
                 continue
             answers += 1
             context.log.info("File %s of counter %d: %s", upload.metrika_id, upload.counter_id, status)

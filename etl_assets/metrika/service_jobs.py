@@ -17,7 +17,7 @@ from resources.clickhouse import WarehouseResource
 from resources.errors import PermanentSourceError
 from resources.metrika import MetrikaResource
 from resources.metrika.scoring import selected_rows
-from resources.scoring_service.resource import TASK_TAG, ScoringServiceResource
+from resources.scoring_service.resource import NO_TABLES, TASK_TAG, ScoringServiceResource
 from resources.scoring_service.uploads import Upload
 
 GROUP = "scoring"
@@ -99,18 +99,11 @@ def uploads(
     context: dg.AssetExecutionContext, scoring_service: ScoringServiceResource
 ) -> dg.MaterializeResult:
     """Put accepted conversions into files and send what is due."""
-    began, told = monotonic(), list[tuple[Upload, str]]()
-    with scoring_service.available(), scoring_service.uploads.alone() as alone:
-        if alone:
-            made = scoring_service.uploads.assign()
-            context.log.info("%d new files", made)
-            sender = scoring_service.sender
-            while (due := scoring_service.uploads.due()) and monotonic() - began < SEND_FOR_S:
-                for upload in due:
-                    told.append((upload, sender.send(upload)))
-                    context.log.info("%s: %s", _about(upload), told[-1][1])
-        else:
-            context.log.info("Another run is sending")
+    began = monotonic()
+    with scoring_service.available() as there:
+        if not there:
+            raise PermanentSourceError(f"{NO_TABLES}: python -m services.scoring_api migrate.")
+        told = _send(context, scoring_service, began + SEND_FOR_S)
     outcomes = Counter(outcome.split()[0] for _, outcome in told)
     refused = outcomes["refused"] + outcomes["given"]
     return dg.MaterializeResult(
@@ -135,6 +128,26 @@ def uploads(
             )
         ],
     )
+
+
+def _send(
+    context: dg.AssetExecutionContext, service: ScoringServiceResource, until: float
+) -> list[tuple[Upload, str]]:
+    """What became of each file; nothing while another run is sending."""
+    told = list[tuple[Upload, str]]()
+    uploads, sender = service.uploads, service.sender
+    with uploads.alone() as alone:
+        if not alone:
+            context.log.info("Another run is sending")
+            return told
+        context.log.info("%d new files", uploads.assign())
+        while due := uploads.due():  # a file that is halved is due again
+            for upload in due:
+                if monotonic() > until:
+                    return told
+                told.append((upload, sender.send(upload)))
+                context.log.info("%s: %s", _about(upload), told[-1][1])
+    return told
 
 
 def _about(upload: Upload) -> str:

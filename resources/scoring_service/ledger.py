@@ -201,16 +201,11 @@ class Ledger:
         return self._one(sa.select(t.webhooks).where(_there(webhook_id)))
 
     def webhooks(self, limit: int = 1000, offset: int = 0) -> Sequence[Row]:
-        """Newest first, with `batches` and `conversions` counted."""
-        counted = (
-            sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(t.batches.c.total), 0))
-            .where(t.batches.c.webhook_id == t.webhooks.c.id)
-            .subquery()
-            .lateral()
-        )
+        """Newest first, with `last_at`, when the last batch came."""
+        of_webhook = t.batches.c.webhook_id == t.webhooks.c.id
+        last = sa.select(sa.func.max(t.batches.c.created_at)).where(of_webhook).scalar_subquery()
         listed = (
-            sa.select(t.webhooks, counted.c[0].label("batches"), counted.c[1].label("conversions"))
-            .join(counted, sa.true())
+            sa.select(t.webhooks, last.label("last_at"))
             .where(t.webhooks.c.deleted_at.is_(None))
             .order_by(t.webhooks.c.created_at.desc(), t.webhooks.c.id)
             .limit(limit)

@@ -19,6 +19,7 @@ from resources.scoring_service.sending import Sender
 from resources.scoring_service.uploads import Uploads
 
 TASK_TAG = "scoring/task"  # a run with it works for this task, with the task's token
+NO_TABLES = "The scoring service has not been started yet, so there are no tables"
 NEEDS = (OPERATIONS_SETTING, SETTING)
 
 

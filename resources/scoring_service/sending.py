@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from resources.errors import TransientSourceError
+from resources.scoring_service.cipher import LedgerError
 from resources.scoring_service.conversions import csv_file
 from resources.scoring_service.uploads import TO_BATCH, Upload, Uploads
 
@@ -56,6 +57,8 @@ class Sender:
             self._uploads.intend(upload)
             body = csv_file(upload.id_type, self._uploads.rows_of(upload))
             found = client.upload_conversions(upload.counter_id, body, upload.comment)
+        except LedgerError as error:  # another key may be set
+            return self._later(upload, str(error), GOAL_WAIT, unsent=upload.state == "ready")
         except MetrikaRefusal as refusal:
             return self._refused(upload, refusal)
         except TransientSourceError as busy:

@@ -25,6 +25,7 @@ from resources.scoring_service.conversions import Conversion
 from resources.scoring_service.ledger import Ledger
 
 ROWS_PER_FILE = 50_000  # the API has no limit of rows, memory has
+ROWS_A_RUN = 1_000_000
 SEND_LOCK = 0x5C0E2
 # Metrika's status -> ours; what is not here is still on its way
 TO_BATCH = {
@@ -35,14 +36,25 @@ TO_BATCH = {
 }
 _ID_TYPE = """CASE WHEN client_id IS NOT NULL THEN 'ClientId' WHEN user_id IS NOT NULL THEN 'UserId'
   WHEN yclid IS NOT NULL THEN 'Yclid' ELSE 'PurchaseId' END"""
-_GROUPS = f"""SELECT b.counter_id, b.token_id, c.target, {_ID_TYPE} AS id_type
-FROM scoring.conversions c JOIN scoring.batches b ON b.id = c.batch_id
-WHERE c.upload_id IS NULL AND c.date_time < now() GROUP BY 1, 2, 3, 4 ORDER BY min(c.id)"""
-_ASSIGN = f"""UPDATE scoring.conversions SET upload_id = :upload WHERE id IN (
-  SELECT c.id FROM scoring.conversions c JOIN scoring.batches b ON b.id = c.batch_id
-  WHERE c.upload_id IS NULL AND c.date_time < now() AND b.counter_id = :counter AND b.token_id = :token
-    AND c.target = :target AND {_ID_TYPE} = :id_type
-  ORDER BY c.id LIMIT :rows)"""
+_GROUP = "counter_id, token_id, target, id_type"
+_ASSIGN = f"""WITH free AS (
+  SELECT c.id, b.counter_id, b.token_id, c.target, {_ID_TYPE} AS id_type
+  FROM scoring.conversions c JOIN scoring.batches b ON b.id = c.batch_id
+  WHERE c.upload_id IS NULL AND c.date_time < now() ORDER BY c.id LIMIT :most
+),
+parted AS (SELECT *, (row_number() OVER (PARTITION BY {_GROUP} ORDER BY id) - 1) / :rows AS part FROM free),
+files AS (
+  SELECT gen_random_uuid() AS id, {_GROUP}, part, count(*) AS rows FROM parted GROUP BY {_GROUP}, part
+),
+made AS (
+  INSERT INTO scoring.uploads (id, {_GROUP}, state, rows)
+  SELECT id, {_GROUP}, 'ready', rows FROM files RETURNING id
+),
+taken AS (
+  UPDATE scoring.conversions c SET upload_id = f.id
+  FROM parted p JOIN files f USING ({_GROUP}, part) WHERE c.id = p.id
+)
+SELECT count(*) FROM made"""
 # A batch may be in several uploads, an upload may hold many batches.
 _ROLL_UP = """WITH mine AS (
   SELECT DISTINCT batch_id FROM scoring.conversions WHERE upload_id = ANY(:uploads)
@@ -136,31 +148,10 @@ class Uploads:
         return counted[0], counted[1], counted[2]
 
     def assign(self) -> int:
-        """Put every accepted conversion into a file; returns how many files were made."""
-        made = 0
-        with self._engine.connect() as db:
-            groups = db.execute(sa.text(_GROUPS)).all()
-        for counter, token, target, id_type in groups:
-            rows = ROWS_PER_FILE
-            while rows == ROWS_PER_FILE:
-                rows = self._assign(counter, token, target, id_type)
-                made += rows > 0
-        return made
-
-    def _assign(self, counter: int, token: int, target: str, id_type: str) -> int:
-        upload = uuid.uuid4()
-        group = {"counter_id": counter, "token_id": token, "target": target, "id_type": id_type}
+        """Put accepted conversions into files; returns how many files were made."""
         with self._engine.begin() as db:
-            db.execute(sa.insert(t.uploads).values(id=upload, state="ready", rows=0, **group))
-            named = {"counter": counter, "token": token, "target": target, "id_type": id_type}
-            rows = db.execute(sa.text(_ASSIGN), {**named, "upload": upload, "rows": ROWS_PER_FILE}).rowcount
-            mine = t.uploads.c.id == upload
-            db.execute(
-                sa.update(t.uploads).where(mine).values(rows=rows)
-                if rows
-                else sa.delete(t.uploads).where(mine)
-            )
-        return rows
+            sizes = {"most": ROWS_A_RUN, "rows": ROWS_PER_FILE}
+            return db.execute(sa.text(_ASSIGN), sizes).scalar_one()
 
     def due(self) -> Sequence[Upload]:
         """Files to be sent now, oldest first."""

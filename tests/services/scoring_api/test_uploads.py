@@ -355,6 +355,26 @@ def test_rows_that_metrika_drops_are_told(house: House):
     assert "1 of the 2 rows" in errors[0]
 
 
+def test_a_file_whose_token_cannot_be_decrypted_waits_and_does_not_stop_others(house: House):
+    good, bad = house.accept([conversion()], [conversion(target="other")])
+    house.uploads.assign()
+    lost = TokenCipher(new_key())
+    with house.ledger.engine.begin() as db:
+        insert = "INSERT INTO scoring.tokens (fingerprint, cipher) VALUES (%s, %s) RETURNING id"
+        token = db.exec_driver_sql(insert, (uuid.uuid4().bytes, lost.encrypt("lost"))).scalar_one()
+        db.exec_driver_sql(
+            "UPDATE scoring.uploads SET token_id = %s WHERE state = 'ready' AND target = 'other'", (token,)
+        )
+    said = house.send()
+    assert sorted(each.split()[0] for each in said) == ["postponed", "sent"]
+    assert house.status(good)[0] == "uploaded"
+    assert "SCORING_ENCRYPTION_KEY" in str(house.status(bad)[2])
+    with house.ledger.engine.begin() as db:  # its key is back
+        cipher = house.ledger.cipher.encrypt(TOKEN)
+        db.exec_driver_sql("UPDATE scoring.tokens SET cipher = %s WHERE id = %s", (cipher, token))
+    assert house.send(house.sender(create_goals=True))[0].startswith("sent as")
+
+
 def test_one_process_sends_at_a_time(house: House):
     with house.uploads.alone() as first, house.uploads.alone() as second:
         assert (first, second) == (True, False)
