@@ -77,6 +77,10 @@ def _c(name: str, field: str, kind: Kind, comment: str = "") -> Column:
     return Column(name, field, kind, comment, plain=True)
 
 
+def _key(name: str, field: str, kind: Kind, comment: str) -> Column:
+    return replace(_c(name, field, kind, comment), required=True)
+
+
 def _utm(prefix: str) -> Iterator[Column]:
     for mark, kind in (
         ("Source", WORD),
@@ -94,12 +98,12 @@ _PLACE = Column("row_number", "first_row", PLACE, "Место строки в в
 VISITS = Log(
     "visits",
     (
-        _c("visit_id", "ym:s:visitID", UINT64, "Визит; уникален в пределах года"),
-        _c("counter_id", "ym:s:counterID", UINT32, "Счётчик"),
+        _key("visit_id", "ym:s:visitID", UINT64, "Визит; уникален в пределах года"),
+        _key("counter_id", "ym:s:counterID", UINT32, "Счётчик"),
         _c("client_id", "ym:s:clientID", UINT64, "Посетитель (ClientID Метрики)"),
         _c("counter_user_id_hash", "ym:s:counterUserIDHash", UINT64, "Хеш посетителя"),
         _c("watch_ids", "ym:s:watchIDs", list_of(UINT64), "События визита, не более 500"),
-        _c("date", "ym:s:date", DAY, "День визита в часовом поясе счётчика"),
+        _key("date", "ym:s:date", DAY, "День визита в часовом поясе счётчика"),
         _c("date_time", "ym:s:dateTime", LOCAL, "Начало визита"),
         _c("date_time_msk", "ym:s:dateTimeUTC", moment(UTC3, UTC3), "Начало визита, UTC+3"),
         _c("is_new_user", "ym:s:isNewUser", UINT8, "Первый визит посетителя"),
@@ -169,13 +173,13 @@ VISITS = Log(
 HITS = Log(
     "hits",
     (
-        _c("watch_id", "ym:pv:watchID", UINT64, "Событие"),
+        _key("watch_id", "ym:pv:watchID", UINT64, "Событие"),
         _c("page_view_id", "ym:pv:pageViewID", UINT32, "Просмотр страницы"),
-        _c("counter_id", "ym:pv:counterID", UINT32, "Счётчик"),
+        _key("counter_id", "ym:pv:counterID", UINT32, "Счётчик"),
         _c("client_id", "ym:pv:clientID", UINT64, "Посетитель (ClientID Метрики)"),
         _c("counter_user_id_hash", "ym:pv:counterUserIDHash", UINT64, "Хеш посетителя"),
         _c("visit_id", "ym:pv:visitID", UINT64, "Визит; 0, если счётчик не отдаёт"),
-        _c("date", "ym:pv:date", DAY, "День события в часовом поясе счётчика"),
+        _key("date", "ym:pv:date", DAY, "День события в часовом поясе счётчика"),
         _c("date_time", "ym:pv:dateTime", LOCAL, "Время события"),
         _c("title", "ym:pv:title", STRING, "Заголовок страницы"),
         _c("url", "ym:pv:URL", STRING, "Адрес страницы"),

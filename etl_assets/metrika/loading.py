@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from etl_assets.loading import Bounds, Loaded, Spent
@@ -59,7 +59,8 @@ class LogLoader:
         return done
 
     def _over(self, counter: int, zone: str, days: Sequence[date]) -> list[date]:
-        today = self.client.now().astimezone(ZoneInfo(zone)).date()
+        # the later of two clocks: where ours is fast, the API itself refuses
+        today = max(self.client.now(), datetime.now(UTC)).astimezone(ZoneInfo(zone)).date()
         over = [day for day in days if day < today]
         if not over:
             raise PermanentSourceError(

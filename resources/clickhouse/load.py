@@ -25,6 +25,7 @@ FLUSH_AFTER_S = 1.0  # a slow source should not leave its last rows, and its pro
 FLUSH_BYTES = 32 << 20  # of tab-separated lines in one insert
 BY_PARTITION = "do_not_merge_across_partitions_select_final = 1"  # a key never stands in two partitions
 STAGE_LIFE = timedelta(days=2)  # longer than any load that fills one
+_NO_DAY = date(1970, 1, 1)  # what a plain column holds where a day does not fit
 _LOAD_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}")
 
 
@@ -317,13 +318,18 @@ class Load:
         self.days = Counter({str(day): filled.get(day, 0) for day in days})
 
     def _filled_days(self, client: Client) -> dict[date, int]:
-        """Day -> rows of the stage, each key once. WarehouseError if there are rows of another owner."""
+        """Day -> rows of the stage, each key once. WarehouseError if there are rows of another owner.
+
+        A row whose day or owner does not fit belongs nowhere: it is kept in `svod.rejected_rows` alone.
+        """
         table = self.table
         owner = quote(table.owner) if table.owner else "0"
         found = client.query(
             f"SELECT {table.day} AS day, {owner} AS owner, count() FROM {self._stage_sql} FINAL GROUP BY day, owner"
             f" SETTINGS {BY_PARTITION}"
         ).result_rows
+        if table.owner and self.rejected():
+            found = [row for row in found if row[0] != _NO_DAY and row[1] != 0]
         if strangers := {int(owner) for _, owner, _ in found} - {self._owner or 0}:
             raise WarehouseError(
                 f"{table.full_name}: rows of {table.owner} {sorted(strangers)[:3]} came with a load of {self._owner}"

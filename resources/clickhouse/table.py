@@ -89,6 +89,8 @@ class Column:
     def _misfit(self, text: str, zone: str) -> str:
         if self.kind.misfit:
             return self.kind.misfit(text, zone)
+        if self.plain and self.required:
+            return f"isNull({self.kind.sql(text, zone)})"
         empty = (f"{text} = ''" if self.plain else absent(text)) + (
             f" OR {self.kind.blank(text)}" if self.kind.blank else ""
         )

@@ -192,9 +192,13 @@ class LogReader:
         )
 
     def _parts(self, ask: Ask, request: LogRequest) -> Iterator[Piece]:
-        if not request.parts:
+        if not request.parts:  # a log without rows may have none; an answer on its way would have them later
+            self.client.sleep(self._poll_s)
+            request = self.client.log_request(ask.counter, request.request_id)
+        if not request.parts and request.size:
             raise TransientSourceError(
-                f"Metrika, counter {ask.counter}: log request {request.request_id} is ready and has no parts."
+                f"Metrika, counter {ask.counter}: log request {request.request_id} has {request.size} bytes "
+                "and names no parts."
             )
         for number, size in request.parts:
             yield from self._part(ask, request, number, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -80,7 +80,7 @@ class LogRequest:
         """Whether it holds exactly what is asked for."""
         return (
             (self.source, self.date1, self.date2) == (ask.source, str(ask.first), str(ask.last))
-            and self.fields == ask.fields
+            and _spelled(self.fields) == _spelled(ask.fields)
             and self.attribution.upper() in ("", ATTRIBUTION)
         )
 
@@ -179,6 +179,11 @@ def _zone(answer: Mapping[str, Any]) -> str:
     if minutes % 60:
         raise ValueError("no named zone has this offset")
     return f"Etc/GMT{-minutes // 60:+d}"  # POSIX signs: Etc/GMT-3 is UTC+3
+
+
+def _spelled(fields: Iterable[str]) -> set[str]:
+    """Columns are known by name, so their order does not matter."""
+    return {field.replace("<attribution>", "lastsign").lower() for field in fields}
 
 
 def _part(answer: Mapping[str, Any]) -> tuple[int, int]:

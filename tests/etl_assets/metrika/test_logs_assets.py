@@ -73,8 +73,8 @@ def test_values_arrive_as_they_are(house: CounterHouse):
     rows = house.rows(
         "SELECT visit_id, client_id, watch_ids, toString(date_time), toString(date_time_msk), "
         "device_category, start_url, goals_id, arrayMap(p -> toInt64(p * 1000), goals_price), purchase_id, "
-        "direct_click_order, toString(date), referer, arrayMap(t -> toString(t), goals_date_time), page_views "
-        "FROM bi.visits"
+        "direct_click_order, toString(date), referer, arrayMap(t -> toString(t), goals_date_time), "
+        "page_views FROM bi.visits"
     )
     assert len(rows) == len(there)
     for row in rows:
@@ -207,6 +207,25 @@ def test_values_that_do_not_fit_are_kept_and_told(house: CounterHouse, monkeypat
     reasons, raw = house.rows("SELECT reasons, raw FROM svod.rejected_rows")[0]
     assert {r.split(":")[0] for r in reasons} == {"visit_duration", "watch_ids", "date_time"}
     assert json.loads(raw)["ym:s:visitDuration"] == "soon"
+    house.warehouse.command("TRUNCATE TABLE svod.rejected_rows")
+
+
+def test_a_row_without_a_day_or_an_id_is_kept_aside(house: CounterHouse, monkeypatch: pytest.MonkeyPatch):
+    rows = house.metrika.logs.rows
+    odd = [{"date": "soon"}, {"date": ""}, {"counterID": "none"}, {"visitID": ""}]
+
+    def spoilt(counter: int, source: str, on: date) -> list[dict]:
+        return [row | (odd[n] if n < len(odd) else {}) for n, row in enumerate(rows(counter, source, on))]
+
+    monkeypatch.setattr(house.metrika.logs, "rows", spoilt)
+    result = house.load("visits", ago=(1, 1))
+    assert checks(result)["visits/rejected_rows"] is False
+    whole = sorted(row["visitID"] for row in rows(COUNTER, "visits", day(1))[4:])
+    assert house.ids("visits", 1) == [0, *whole]
+    found = house.rows(
+        "SELECT arraySort(groupArray(splitByChar(':', reasons[1])[1])) FROM svod.rejected_rows"
+    )
+    assert found == [(["counter_id", "date", "date", "visit_id"],)]
     house.warehouse.command("TRUNCATE TABLE svod.rejected_rows")
 
 

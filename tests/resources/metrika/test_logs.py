@@ -104,6 +104,17 @@ def test_a_day_without_visitors_is_empty(reader: LogReader, metrika: Metrika):
     assert statuses(metrika) == ["cleaned_by_user"]
 
 
+def test_an_empty_log_may_have_no_parts(reader: LogReader, metrika: Metrika):
+    request = metrika.logs._found(COUNTER, _prepared(reader, metrika))
+    sizes, request.sizes = request.sizes, []
+    assert gathered(reader) == []
+    request.status, request.sizes = "processed", sizes
+    shown = request.shown
+    request.shown = lambda: {k: v for k, v in shown().items() if k != "parts"}  # type: ignore[method-assign]
+    with pytest.raises(TransientSourceError, match="names no parts"):
+        gathered(reader)
+
+
 PART = "part/1/download"
 BROKEN = [
     ("truncate", {"share": 0.5}),
@@ -273,6 +284,13 @@ def test_a_request_of_other_days_or_fields_is_not_used(reader: LogReader, metrik
         reader.client.create_log_request(other)
     gathered(reader)
     assert len(statuses(metrika)) == 3
+
+
+def test_a_request_with_its_fields_in_another_order_is_used(reader: LogReader, metrika: Metrika):
+    reader.client.create_log_request(replace(ASK, fields=FIELDS[::-1]))
+    lines = [line for p in reader.pieces(ASK) if p.event == "rows" for line in p.lines.decode().split("\n")]
+    assert sorted(line.split("\t")[-1] for line in lines) == expected(metrika)
+    assert len(statuses(metrika)) == 1
 
 
 @pytest.mark.parametrize("fault", ["lost", "reset", "html"])
