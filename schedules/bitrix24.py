@@ -124,6 +124,7 @@ def _scheduled(
 def _name(cron: str, entities: list[Entity]) -> str:
     usual = {
         "*/5 * * * *": "bitrix24_change_feed",
+        "*/15 * * * *": "bitrix24_work",
         "0 * * * *": "bitrix24_dictionaries",
         "30 2 * * *": "bitrix24_structure",
     }

@@ -9,6 +9,8 @@ import requests
 
 from etl_assets.bitrix24.assets import DATABASE
 from etl_assets.bitrix24.smart_processes import STATE_KEY, PortalType, portal_types
+from etl_assets.bitrix24.universal_lists import STATE_KEY as LISTS_KEY
+from etl_assets.bitrix24.work_reading import universal_lists
 from etl_assets.partitions import today
 from etl_assets.settings import text
 from resources.bitrix24 import Bitrix24Resource
@@ -35,9 +37,14 @@ def build_sensors(running: bool) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=30,
         default_status=status,
         target=dg.AssetSelection.groups(DATABASE),
-        description="Loads the whole history of a smart process whose asset has just appeared.",
+        description="Loads a smart process or a universal list whose asset has just appeared.",
     )
-    return [notice(new_smart_processes), load(first_load)]
+    lists = dg.sensor(
+        minimum_interval_seconds=300,
+        default_status=status,
+        description="Lets the assets of new universal lists appear; gone ones are archived.",
+    )
+    return [notice(new_smart_processes), lists(new_universal_lists), load(first_load)]
 
 
 def new_smart_processes(
@@ -56,39 +63,51 @@ def new_smart_processes(
     return dg.SensorResult(cursor=print_now, dynamic_partitions_requests=requests_)
 
 
+def new_universal_lists(
+    context: dg.SensorEvaluationContext, bitrix24: Bitrix24Resource
+) -> dg.SensorResult | dg.SkipReason:
+    """Refresh the component's state when the portal's lists differ from those of the last refresh."""
+    lists = universal_lists(bitrix24.client)
+    print_now = hashlib.sha256(json.dumps(lists).encode()).hexdigest()[:16]
+    if context.cursor == print_now or (context.cursor is None and not lists):
+        return dg.SkipReason(f"{len(lists)} universal lists, none new or changed")
+    refresh_state(LISTS_KEY)
+    return dg.SensorResult(cursor=print_now)
+
+
 def _fingerprint(types: list[PortalType]) -> str:
     return hashlib.sha256(
         json.dumps([[t.entity_type_id, t.title, t.revision] for t in types]).encode()
     ).hexdigest()[:16]
 
 
-def refresh_state() -> None:
-    """Let the webserver refresh the component's state and reload the location.
+def refresh_state(key: str = STATE_KEY) -> None:
+    """Let the webserver refresh a component's state and reload the location.
 
     Raises TransientSourceError if it cannot be reached or refuses.
     """
     url = text("DAGSTER_WEBSERVER_URL", "http://127.0.0.1:3000").rstrip("/")
-    payload = {"query": REFRESH, "variables": {"location": LOCATION, "key": STATE_KEY}}
+    payload = {"query": REFRESH, "variables": {"location": LOCATION, "key": key}}
     try:
         answer = requests.post(f"{url}/graphql", json=payload, timeout=180)
         result = answer.json()["data"]["refreshComponentState"]
         kind = result["__typename"]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise TransientSourceError(
-            f"The webserver could not be asked to refresh the smart processes ({type(error).__name__}): "
+            f"The webserver could not be asked to refresh {key} ({type(error).__name__}): "
             "set DAGSTER_WEBSERVER_URL, or run `dg utils refresh-defs-state` and reload the location."
         ) from None
     if kind not in ("RefreshComponentStateSuccess", "RefreshComponentStateAccepted"):
-        raise TransientSourceError(f"Refreshing the smart processes failed: {result.get('message', kind)}")
+        raise TransientSourceError(f"Refreshing {key} failed: {result.get('message', kind)}")
 
 
 def first_load(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One run over all partitions for every smart process that was never materialized."""
+    """One run, over all partitions, for each that was never materialized."""
     graph = context.repository_def.asset_graph if context.repository_def else None
     keys = [
         k
         for k in (graph.get_all_asset_keys() if graph else [])
-        if re.fullmatch(r"crm_dynamic_items_\d+", k.path[-1])
+        if re.fullmatch(r"(crm_dynamic_items|lists)_\d+", k.path[-1])
     ]
     wanted = []
     for key in sorted(k for k in keys if k.path[0] == DATABASE):
@@ -97,15 +116,15 @@ def first_load(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Skip
         if "archived" in node.tags or context.instance.get_latest_materialization_event(key):
             continue
         definition = node.partitions_def
-        assert isinstance(definition, dg.TimeWindowPartitionsDefinition)
-        first = definition.get_first_partition_key()
-        tags = {
-            "dagster/asset_partition_range_start": first or "",
-            "dagster/asset_partition_range_end": today(definition),
-        }
+        tags: dict[str, str] = {}
+        if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+            tags = {
+                "dagster/asset_partition_range_start": definition.get_first_partition_key() or "",
+                "dagster/asset_partition_range_end": today(definition),
+            }
         wanted.append(
             dg.RunRequest(run_key=f"first {key.to_user_string()}", asset_selection=[key], tags=tags)
         )
     if not wanted:
-        return dg.SkipReason("Every smart process has been loaded")
+        return dg.SkipReason("Everything that was found has been loaded")
     return dg.SensorResult(run_requests=wanted)

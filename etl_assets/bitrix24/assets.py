@@ -11,7 +11,8 @@ import dagster as dg
 from etl_assets.bitrix24.deletions import MARKS, Marks
 from etl_assets.bitrix24.entities import ENTITIES, FEED, Entity, smart_process
 from etl_assets.bitrix24.facts import RunFacts
-from etl_assets.bitrix24.reading import READERS, EntityReader
+from etl_assets.bitrix24.readers import READERS
+from etl_assets.bitrix24.reading import EntityReader
 from etl_assets.bitrix24.structure import DATABASE, Structure, table_of
 from etl_assets.loading import (
     FEED_TAG,
@@ -30,7 +31,21 @@ from resources.bitrix24 import Bitrix24Resource, Window
 from resources.clickhouse import WarehouseResource
 from resources.errors import PermanentSourceError
 
-PERSONAL = frozenset({"crm_lead", "crm_contact", "crm_activity", "user"})
+PERSONAL = frozenset(
+    {
+        *(
+            "crm_lead",
+            "crm_contact",
+            "crm_activity",
+            "user",
+            "crm_requisite",
+            "crm_requisite_bank",
+            "crm_address",
+        ),
+        *("crm_timeline_comment", "voximplant_call", "task", "task_comment", "calendar_event"),
+        *("openline_message", "timeman_record"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,7 @@ def build_asset(
         description=description(entity, settings),
         check_specs=check_specs(key),
         # Owners first: children read their tables. A dependency would skip them if one owner were refused.
-        op_tags={"dagster/priority": "-1" if entity.owner else "0"},
+        op_tags={"dagster/priority": "-1" if entity.follows else "0"},
         retry_policy=dg.RetryPolicy(
             max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
         ),
@@ -130,6 +145,13 @@ def build_asset(
         return load_entity(context, entity, settings, bitrix24, warehouse)
 
     return _asset
+
+
+def looking_back(entity: Entity, bounds: Bounds) -> Bounds:
+    """The bounds of a tick, for rows that change without a change time."""
+    if not entity.lookback or bounds.since is None:
+        return bounds
+    return Bounds(bounds.since - entity.lookback, bounds.until, bounds.overlap + entity.lookback)
 
 
 def _freshness(cron: str) -> dg.FreshnessPolicy:
@@ -155,7 +177,7 @@ def load_entity(
     feed = FEED_TAG in context.run.tags
     wanted = Bounds(*window_of(context)) if entity.modified else Bounds()
     if feed and entity.modified:
-        wanted = feed_bounds(warehouse, context.asset_key.to_user_string())
+        wanted = looking_back(entity, feed_bounds(warehouse, context.asset_key.to_user_string()))
     facts = _facts(context, bitrix24, warehouse, wanted, feed=feed)
     facts.learn([entity], Window(wanted.since, wanted.until))
     reader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
@@ -218,7 +240,8 @@ def _prefetch(
     marks = warehouse.watermarks()
     asks = {}
     for entity in entities:
-        bounds = window or feed_bounds_from(marks.get(asset_key(entity).to_user_string()))
+        mark = marks.get(asset_key(entity).to_user_string())
+        bounds = window or looking_back(entity, feed_bounds_from(mark))
         if entity.owner or bounds.since is None:
             continue  # children are read by owner; a full load has a request of its own
         try:

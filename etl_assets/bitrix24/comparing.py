@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.bitrix24.deletions import Marks, Source
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
 from etl_assets.bitrix24.facts import RunFacts
-from etl_assets.bitrix24.reading import READERS
+from etl_assets.bitrix24.readers import READERS
+from etl_assets.bitrix24.reading import EntityReader
 from etl_assets.bitrix24.reconcile import Differences, Range, differences
 from etl_assets.bitrix24.structure import DATABASE, list_call, table_of
 from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall
@@ -96,7 +97,7 @@ class Sides:
         levels = ", ".join(str(n / SCREEN_RANGES) for n in range(1, SCREEN_RANGES))
         sql = f"SELECT quantilesGK(1000, {levels})(id), max(id) FROM ({self._ids})"
         cuts, highest = self.warehouse.query(sql)[0]
-        return sorted({*map(int, cuts), int(highest)} - {0})
+        return sorted({*map(int, cuts), int(highest)} - {0}) if highest else []
 
     @property
     def _ids(self) -> str:
@@ -146,10 +147,13 @@ class Comparer:
         if self._warehouse.watermark(f"{DATABASE}/{entity.name}") is None:
             done.note = "not loaded from its beginning yet"
             return done
-        sides = self._sides(entity)
-        found = differences(sides, sides.edges(), lambda there, here: self._allow(entity, here - there, here))
-        done.rows_there, done.rows_here = found.rows_there, found.rows_here
-        self._apply(entity, sides, found, done)
+        for sides in self._sides(entity):
+            found = differences(
+                sides, sides.edges(), lambda there, here: self._allow(entity, here - there, here)
+            )
+            done.rows_there += found.rows_there
+            done.rows_here += found.rows_here
+            self._apply(entity, sides, found, done)
         done.requests = self._client.stats.since(before).requests
         return done
 
@@ -159,16 +163,22 @@ class Comparer:
         if self._warehouse.watermark(f"{DATABASE}/{entity.name}") is None:
             done.note = "not loaded from its beginning yet"
             return done
-        sides = self._sides(entity)
-        present = sides.present(ids)
+        present = {i for sides in self._sides(entity) for i in sides.present(ids)}
         done.marked = self._marks.mark(self._table(entity), sorted(set(ids) - present), source, self._now())
         return done
 
-    def _sides(self, entity: Entity) -> Sides:
-        call = list_call(entity, self._facts.last_known(entity))
-        select = {**call.params, "select": [call.cursor]}
-        bare = replace(call, params=select, modified=None)
-        return Sides(self._client, bare, self._warehouse, f"bi.{quote(entity.name)}", entity.key[0])
+    def _sides(self, entity: Entity) -> Iterator[Sides]:
+        """The lists that make the entity's table up, each against its own rows."""
+        if entity.strategy == "object":  # the last known field list is enough to count, and costs no request
+            parts = [(list_call(entity, self._facts.last_known(entity)), "1")]
+        else:
+            parts = self._reader(entity).parts()
+        for call, rows in parts:
+            view = f"bi.{quote(entity.name)} WHERE {rows}"
+            yield Sides(self._client, call.ids_only(), self._warehouse, view, entity.key[0])
+
+    def _reader(self, entity: Entity) -> EntityReader:
+        return READERS[entity.strategy](entity, self._facts, self._warehouse, self._log)
 
     def _table(self, entity: Entity) -> Table:
         structure = self._facts.structure(entity)
@@ -218,7 +228,7 @@ class Comparer:
 
     def _heal(self, entity: Entity, table: Table, ids: Sequence[int], ranges: Sequence[Range]) -> int:
         """Load rows by id; their owners' children notice them by the load log."""
-        reader = READERS[entity.strategy](entity, self._facts, self._warehouse, self._log)
+        reader = self._reader(entity)
         began = self._now()
         with self._warehouse.load(table, asset=f"{DATABASE}/{entity.name}", run_id=self._run_id) as load:
             for batch in reader.chosen(ids, ranges):

@@ -1,75 +1,25 @@
-"""The entity table of Bitrix24: what is loaded, from which method, how often. One row an entity.
-
-A later entity is one more row here; how it is read is one of the strategies in `reading.py`.
-"""
+"""The entity table of Bitrix24: what is loaded, from which method, how often. One row an entity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from etl_assets.bitrix24.catalog_entities import CATALOG
+from etl_assets.bitrix24.entity import DICTIONARIES, FEED, OWNER_CODES, STRUCTURE, WORK, Entity
+from etl_assets.bitrix24.entity import column as _c
+from etl_assets.bitrix24.entity import key_column as _key
+from etl_assets.bitrix24.work_entities import WORK_ENTITIES
+from resources.clickhouse.values import CALENDAR_DATE, FLOAT64, INSTANT, INTEGER, JSON, TEXT, YES_NO
 
-from resources.clickhouse.table import Column
-from resources.clickhouse.values import CALENDAR_DATE, FLOAT64, INSTANT, INTEGER, JSON, TEXT, YES_NO, Kind
-
-FEED = "*/5 * * * *"  # what changed since the last tick
-DICTIONARIES = "0 * * * *"
-STRUCTURE = "30 2 * * *"
-
-Strategy = Literal[
-    "object", "stage_history", "product_rows", "links", "per_type", "list", "user_fields", "enum_labels"
+__all__ = [
+    "DICTIONARIES",
+    "ENTITIES",
+    "FEED",
+    "OBJECTS",
+    "OWNER_CODES",
+    "STRUCTURE",
+    "WORK",
+    "Entity",
+    "smart_process",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Entity:
-    """One entity of the portal and the table that it becomes.
-
-    `modified` is the column by which the portal reports change: it makes the entity incremental, with daily
-    partitions. Without it the entity is a snapshot. `columns` are declared where the portal has no field
-    list for the entity. A row of a `doubtful` entity, whose lists depend on rights row by row, counts as gone
-    only when it was gone at the reconciliation before, too.
-    """
-
-    name: str
-    about: str
-    method: str
-    strategy: Strategy = "object"
-    key: tuple[str, ...] = ("ID",)
-    cron: str = FEED
-    modified: str | None = None
-    fields_method: str = ""
-    entity_type_id: int | None = None
-    universal: bool = False
-    select: tuple[str, ...] = ()
-    contacts: bool = False
-    params: Mapping[str, Any] = field(default_factory=dict)
-    items: str | None = None
-    paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
-    columns: tuple[Column, ...] = ()
-    parents: tuple[str, ...] = ()
-    owner: str = ""
-    title: str = ""
-    archived: bool = False
-    tombstones: bool = False
-    doubtful: bool = False
-
-    @property
-    def reconciled(self) -> bool:
-        """Whether its ids can be counted by range, so that rows that are gone are found."""
-        return self.strategy == "object"
-
-
-# Short codes of the owners of product rows; a smart process has T and its number in hexadecimal.
-OWNER_CODES = {"crm_lead": "L", "crm_deal": "D", "crm_quote": "Q", "crm_smart_invoice": "SI"}
-
-
-def _c(name: str, kind: Kind = TEXT, comment: str = "", *, source: str = "", **options: Any) -> Column:
-    return Column(name, source or name, kind, comment, **options)
-
-
-def _key(name: str, comment: str = "", **options: Any) -> Column:
-    return _c(name, TEXT, comment, required=True, **options)
 
 
 def classic(
@@ -215,6 +165,34 @@ CHILDREN = (
     ),
 )
 
+
+def _contacts(owner: str, about: str) -> Entity:
+    return Entity(
+        name=f"crm_{owner}_contact",
+        about=about,
+        method=f"crm.{owner}.contact.items.get",
+        strategy="links",
+        key=(f"{owner.upper()}_ID", "CONTACT_ID"),
+        cron=WORK,
+        modified="owner_modified_at",
+        owner=f"{owner.upper()}_ID",
+        tombstones=True,
+        parents=(f"crm_{owner}",),
+        columns=(
+            _key(f"{owner.upper()}_ID", "Owner"),
+            _key("CONTACT_ID", "Contact"),
+            _c("SORT", INTEGER, "Order"),
+            _c("ROLE_ID", TEXT, "Role"),
+            _c("IS_PRIMARY", YES_NO, "Y: the main contact"),
+        ),
+    )
+
+
+MORE_CHILDREN = (
+    _contacts("lead", "Contacts of a lead with their order and which one is primary."),
+    _contacts("quote", "Contacts of a quote with their order and which one is primary."),
+)
+
 SNAPSHOTS = (
     Entity(
         name="crm_status",
@@ -356,6 +334,7 @@ SNAPSHOTS = (
         strategy="list",
         cron=DICTIONARIES,
         paging="sequential",
+        sort_style="sort_order",
         params={"ADMIN_MODE": True},
         columns=(
             _key("ID"),
@@ -404,4 +383,4 @@ SNAPSHOTS = (
     ),
 )
 
-ENTITIES = (*OBJECTS, *CHILDREN, *SNAPSHOTS)
+ENTITIES = (*OBJECTS, *CHILDREN, *MORE_CHILDREN, *SNAPSHOTS, *CATALOG, *WORK_ENTITIES)

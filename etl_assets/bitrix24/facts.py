@@ -8,7 +8,7 @@ from typing import Any
 
 from etl_assets.bitrix24.entities import Entity
 from etl_assets.bitrix24.structure import Structure, describe, list_call, questions
-from resources.bitrix24 import Bitrix24Client, CommandError, Window
+from resources.bitrix24 import Bitrix24Client, CommandError, ListCall, Window
 from resources.bitrix24.faults import failure
 from resources.clickhouse import WarehouseResource
 
@@ -81,6 +81,12 @@ class RunFacts:
             self._structures[entity.name] = found
             self._unkept[_note(entity)] = found.dump()
         return self._structures[entity.name]
+
+    def catalogs(self) -> list[tuple[int, int | None]]:
+        """(information block, that of the products whose offers it holds) of every product catalog, by id."""
+        call = ListCall("catalog.catalog.list", {"order": {"id": "ASC"}}, items="catalogs", paging="offset")
+        ((_, rows),) = self.client.children(call, [{}])
+        return sorted((int(r["iblockId"]), int(r.get("productIblockId") or 0) or None) for r in rows)
 
     def keep(self) -> None:
         """Note what was learned for later runs; learning itself should not wait for the warehouse."""

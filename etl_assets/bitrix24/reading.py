@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ClassVar
 
 import dagster as dg
 import orjson
 
-from etl_assets.bitrix24.entities import OBJECTS, OWNER_CODES, Entity
+from etl_assets.bitrix24.entities import OBJECTS, Entity
 from etl_assets.bitrix24.facts import RunFacts
-from etl_assets.bitrix24.structure import DATABASE, failure, list_call, relations_call
-from etl_assets.loading import OVERLAP, Batch, Bounds, Spent
+from etl_assets.bitrix24.structure import failure, list_call, relations_call
+from etl_assets.loading import Batch, Bounds, Spent
 from resources.bitrix24 import CommandError, ListCall, RecordBatch, Window
 from resources.clickhouse import Table, WarehouseResource
-from resources.clickhouse.table import LOADED_AT, quote
+from resources.clickhouse.table import literal
 
-OWNERS_PER_COMMAND = 50
 ROWS_PER_BATCH = 2500
 # Answers that mean "this type has no such thing", not "something went wrong".
 NOT_HERE = frozenset({"ENTITY_TYPE_NOT_SUPPORTED", "NOT_FOUND"})
@@ -55,9 +56,20 @@ class EntityReader:
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         raise NotImplementedError
 
+    def parts(self) -> list[tuple[ListCall, str]]:
+        """The lists that make the table up, each with the SQL condition of its rows."""
+        return [(call, "1") for call in self.calls()]
+
     def chosen(self, ids: Sequence[int], ranges: Sequence[tuple[int, int | None]] = ()) -> Iterator[Batch]:
         """The rows with these ids and those of the id ranges (lo, hi], whenever they changed."""
-        raise NotImplementedError
+        for call, _ in self.parts():
+            yield from self._complete(_batch(found) for found in self.client.by_ids(call, ids))
+            for lo, hi in ranges:
+                bounds = {f">{call.cursor}": lo} | ({} if hi is None else {f"<={call.cursor}": hi})
+                yield from self._complete(self._scan(call.filtered(bounds), Bounds()))
+
+    def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        return batches
 
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
         """What is to be done when all rows of the window are in; None for nothing."""
@@ -73,10 +85,14 @@ class EntityReader:
 
         Seen on the first row, so that nothing goes missing unnoticed.
         """
-        if self.unknown_keys or not body or not self.structure.fields:
+        if self.unknown_keys or not body:
             return
+        known = {f.key for f in self.structure.fields} | {c.source for c in self.entity.columns}
         first = orjson.loads(body.split(b"\n", 1)[0].rstrip(b","))
-        self.unknown_keys = frozenset(first) - {f.key for f in self.structure.fields} - _EXPECTED_EXTRAS
+        extras = (
+            {k for k in first if k.startswith("property")} if self.entity.strategy == "catalog" else set()
+        )
+        self.unknown_keys = frozenset(first) - known - extras - _EXPECTED_EXTRAS
 
     def _records(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Batch]:
         """Decoded records as batches of bounded size."""
@@ -108,13 +124,6 @@ class ObjectReader(EntityReader):
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         return self._complete(self._scan(self.calls()[0], bounds, resume))
 
-    def chosen(self, ids: Sequence[int], ranges: Sequence[tuple[int, int | None]] = ()) -> Iterator[Batch]:
-        call = self.calls()[0]
-        yield from self._complete(_batch(found) for found in self.client.by_ids(call, ids))
-        for lo, hi in ranges:
-            bounds = {f">{call.cursor}": lo} | ({} if hi is None else {f"<={call.cursor}": hi})
-            yield from self._complete(self._scan(call.filtered(bounds), Bounds()))
-
     def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return map(self._with_relations, batches) if self.structure.apart else batches
 
@@ -130,46 +139,91 @@ class ObjectReader(EntityReader):
         return Batch(body, batch.count, batch.read_at, batch.days, batch.progress)
 
 
-class StageHistoryReader(EntityReader):
-    """One append-only list a type; types that keep no history say so and are skipped."""
+class VariantsReader(EntityReader):
+    """One list for each value of something (a type, a catalog), read one after another into one table."""
 
-    FIXED: ClassVar = (1, 2, 31)
+    CONTEXT = ""  # the context column that the value goes to, if any
 
-    def calls(self) -> list[ListCall]:
-        types = (*self.FIXED, *self.facts.dynamic_types())
-        return [
-            ListCall(self.entity.method, {"entityTypeId": t}, items="items", modified="CREATED_TIME")
-            for t in types
-        ]
+    def variants(self) -> list[tuple[str, ListCall]]:
+        """(the value, its call)."""
+        raise NotImplementedError
+
+    def row(self, body: bytes) -> bytes:
+        """The records of a batch as the table reads them."""
+        return body
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         done, inner = _progress(resume)
-        for call in self.calls():
-            type_id = call.params["entityTypeId"]
-            if type_id in done:
+        for value, call in self.variants():
+            if value in done:
                 continue
             try:
                 for batch in self._scan(call, bounds, inner):
-                    progress = (
-                        json.dumps({"done": sorted(done), "inner": batch.progress})
-                        if batch.progress
-                        else None
-                    )
-                    context = {"entityTypeId": str(type_id)}
-                    yield Batch(batch.body, batch.count, batch.read_at, batch.days, progress, context)
+                    state = {"done": sorted(done), "inner": batch.progress}
+                    progress = json.dumps(state) if batch.progress else None
+                    context: dict[str, str] = {self.CONTEXT: value} if self.CONTEXT else {}
+                    body = self.row(batch.body)
+                    yield Batch(body, batch.count, batch.read_at, batch.days, progress, context)
             except dg.Failure as refused:
                 if code_of(refused) not in NOT_HERE:
                     raise
-                self.log(f"Type {type_id} keeps no stage history")
-            done.add(type_id)
+                self.log(f"{value} has no {self.entity.name}")
+            done.add(value)
             inner = None
 
 
-def _progress(resume: str | None) -> tuple[set[int], str | None]:
+class StageHistoryReader(VariantsReader):
+    """One append-only list a type; types that keep no history say so and are skipped."""
+
+    CONTEXT = "entityTypeId"
+    FIXED: ClassVar = (1, 2, 31)
+
+    def calls(self) -> list[ListCall]:
+        return [call for _, call in self.variants()]
+
+    def variants(self) -> list[tuple[str, ListCall]]:
+        types = (*self.FIXED, *self.facts.dynamic_types())
+        method = self.entity.method
+        return [
+            (str(t), ListCall(method, {"entityTypeId": t}, items="items", modified="CREATED_TIME"))
+            for t in types
+        ]
+
+
+class CatalogReader(VariantsReader):
+    """Products, offers or services: one list a catalog. Properties become one JSON column."""
+
+    def variants(self) -> list[tuple[str, ListCall]]:
+        offers = self.entity.kind == "offers"
+        names = [c.source for c in self.entity.columns if c.source != "properties"]
+        select = [*names, "*", "property*"]
+        return [
+            (str(catalog), listed(self.entity, {"select": select, "filter": {"iblockId": catalog}}))
+            for catalog, parent in self.facts.catalogs()
+            if offers == bool(parent)
+        ]
+
+    def parts(self) -> list[tuple[ListCall, str]]:
+        return [(call, f"iblockId = {literal(value)}") for value, call in self.variants()]
+
+    def row(self, body: bytes) -> bytes:
+        return b"\n".join(orjson.dumps(_with_properties(orjson.loads(line))) for line in body.split(b"\n"))
+
+    def chosen(self, ids: Sequence[int], ranges: Sequence[tuple[int, int | None]] = ()) -> Iterator[Batch]:
+        for found in super().chosen(ids, ranges):
+            yield replace(found, body=self.row(found.body))
+
+
+def _with_properties(row: dict[str, Any]) -> dict[str, Any]:
+    properties = {k: row.pop(k) for k in [k for k in row if re.fullmatch(r"property\d+", k)]}
+    return {**row, "properties": properties}
+
+
+def _progress(resume: str | None) -> tuple[set[str], str | None]:
     if not resume:
         return set(), None
     state = json.loads(resume)
-    return set(state["done"]), state["inner"]
+    return set(map(str, state["done"])), state["inner"]
 
 
 def code_of(error: dg.Failure) -> str:
@@ -178,131 +232,38 @@ def code_of(error: dg.Failure) -> str:
     return str(value.value if value is not None else "")
 
 
-class ChildReader(EntityReader):
-    """Rows that can only be listed by owner: read again for every owner that changed in the window.
-
-    Afterwards the rows of those owners that were not listed again are retired.
-    """
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._owners: dict[str, list[str]] = {}
-
-    def _changed_owners(self, parent: str, bounds: Bounds, condition: str = "1") -> list[str]:
-        """Ids of owners that changed in the window, from the parent's table.
-
-        With an open end, owners count too whose rows have landed since this table was loaded last, whenever
-        they changed: the parent may have been late, or have been loaded from its beginning.
-        """
-        columns = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": parent})}
-        if not columns:
-            return []
-        modified = quote(next(m for m in ("DATE_MODIFY", "UPDATED_TIME") if m in columns))
-        either = ["1"] if bounds.since is None else []
-        if bounds.since and not bounds.overlap:
-            either.append(f"{modified} >= {{since:DateTime64(3)}}")
-        landed, mark = self._landed(parent) if bounds.since and not bounds.until else (None, None)
-        if landed:
-            # Of owners that were here before only changed ones are news: a second full load brings none.
-            news = f" AND {modified} >= {{mark:DateTime64(3)}}" if mark else ""
-            either.append(f"({LOADED_AT} >= toDateTime({{landed:DateTime64(3)}}){news})")
-        if not either:
-            return []
-        until = f"{modified} < {{until:DateTime64(3)}}" if bounds.until else "1"
-        values = {"since": bounds.since, "until": bounds.until, "landed": landed, "mark": mark}
-        found = self.warehouse.query(
-            f"SELECT ID FROM {DATABASE}.{quote(parent)} FINAL "
-            f"WHERE ({' OR '.join(either)}) AND {until} AND {condition} ORDER BY toUInt64OrZero(ID)",
-            {name: at for name, at in values.items() if at},
-        )
-        return [row[0] for row in found]
-
-    def _landed(self, parent: str) -> tuple[datetime | None, datetime | None]:
-        """(since when rows of the parent may be new here, since when they must have changed to be news)."""
-        own = f"{DATABASE}/{self.entity.name}"
-        found = self.warehouse.landed_since(f"{DATABASE}/{parent}", own)
-        if found is None:
-            return None, None
-        landed, mark = found
-        return landed, mark - OVERLAP if mark else None
-
-    def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
-        def retire(bounds: Bounds, source_time: datetime) -> None:
-            for owner_type, owners in self._owners.items():
-                where = {"ownerType": owner_type} if owner_type else {}
-                self.warehouse.retire_children(table, self.entity.owner, owners, source_time, where)
-
-        return retire
-
-
-_COLUMNS = f"SELECT name FROM system.columns WHERE database = '{DATABASE}' AND table = {{t:String}}"
-
-
-class LinksReader(ChildReader):
-    """`crm.<owner>.<other>.items.get`: one call an owner, 50 in a request."""
-
-    # An owner whose own row names nobody has no links: it need not be asked.
-    LINKED: ClassVar = {
-        "crm_deal": "notEmpty(CONTACT_IDS)",
-        "crm_contact": "ifNull(COMPANY_ID, '0') NOT IN ('', '0')",
-    }
-
-    def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        parent = self.entity.parents[0]
-        self._owners = {"": self._changed_owners(parent, bounds)}
-        linked = self._changed_owners(parent, bounds, self.LINKED[parent])
-        call = ListCall(self.entity.method, paging="single")
-        asked = [{"id": int(owner)} for owner in linked]
-        yield from self._records(
-            {**row, self.entity.owner: linked[i]}
-            for i, rows in self.client.children(call, asked)
-            for row in rows
-        )
-
-
-class ProductRowsReader(ChildReader):
-    """`crm.item.productrow.list`: 50 owners a call, 50 calls a request."""
-
-    def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        codes = {**OWNER_CODES, **{f"crm_dynamic_items_{n}": f"T{n:x}" for n in self.facts.dynamic_types()}}
-        call = ListCall(self.entity.method, cursor="id", id_key="id", items="productRows")
-        for parent, code in codes.items():
-            owners = self._changed_owners(parent, bounds)
-            self._owners[code] = owners
-            asked = [
-                {
-                    "filter": {
-                        "=ownerType": code,
-                        "=ownerId": [int(o) for o in owners[at : at + OWNERS_PER_COMMAND]],
-                    }
-                }
-                for at in range(0, len(owners), OWNERS_PER_COMMAND)
-            ]
-            yield from self._records(row for _, rows in self.client.children(call, asked) for row in rows)
+def listed(entity: Entity, params: Mapping[str, Any] | None = None) -> ListCall:
+    """The list call that the entity's row of the table describes."""
+    key = entity.key[0]
+    return ListCall(
+        entity.method,
+        dict(entity.params if params is None else params),
+        cursor=entity.cursor or key,
+        id_key=entity.id_key or key,
+        items=entity.items,
+        modified=entity.modified,
+        modified_key=entity.modified_key or None,
+        paging=entity.paging,
+        sort_style=entity.sort_style,
+        among=entity.among,
+    )
 
 
 class ListReader(EntityReader):
-    """A list that is read whole."""
+    """A list with declared columns: read whole, or by changes if it has a change time."""
+
+    def calls(self) -> list[ListCall]:
+        return [] if self.entity.paging == "single" else [listed(self.entity)]
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         entity = self.entity
-        key = entity.key[0]
-        call = ListCall(
-            entity.method,
-            dict(entity.params),
-            cursor=key,
-            id_key=key,
-            items=entity.items,
-            paging=entity.paging,
-            sort_style="sort_order" if entity.method == "user.get" else "order",
-        )
         if entity.paging == "single":
-            yield from self._records(_listed(self.client.call(entity.method, entity.params), entity.items))
+            yield from self._records(rows_in(self.client.call(entity.method, entity.params), entity.items))
         else:
-            yield from self._scan(call, bounds)
+            yield from self._scan(self.calls()[0], bounds, resume if entity.modified else None)
 
 
-def _listed(answer: Any, items: str | None) -> list[Mapping[str, Any]]:
+def rows_in(answer: Any, items: str | None) -> list[Mapping[str, Any]]:
     found = answer.get(items, []) if items and isinstance(answer, Mapping) else answer
     if isinstance(found, Mapping):
         found = list(found.values())
@@ -317,7 +278,7 @@ class ManyCallsReader(EntityReader):
         raise NotImplementedError
 
     def rows(self, answer: Any) -> Iterable[Mapping[str, Any]]:
-        return _listed(answer, self.entity.items)
+        return rows_in(answer, self.entity.items)
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         asked = self.questions()
@@ -388,17 +349,3 @@ class EnumLabelsReader(ManyCallsReader):
                     "ID": option.get("ID"),
                     "VALUE": option.get("VALUE"),
                 }
-
-
-READERS: dict[str, type[EntityReader]] = {
-    "object": ObjectReader,
-    "stage_history": StageHistoryReader,
-    "product_rows": ProductRowsReader,
-    "links": LinksReader,
-    "list": ListReader,
-    "per_type": PerTypeReader,
-    "user_fields": UserFieldsReader,
-    "enum_labels": EnumLabelsReader,
-}
-
-__all__ = ["READERS", "EntityReader"]

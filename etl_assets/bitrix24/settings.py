@@ -33,7 +33,7 @@ _NAMES = frozenset(e.name for e in ENTITIES)
 
 
 def _known(setting: str, entity: str) -> None:
-    if entity not in _NAMES and not re.fullmatch(r"crm_dynamic_items(_\d+)?", entity):
+    if entity not in _NAMES and not re.fullmatch(r"(crm_dynamic_items|lists)(_\d+)?", entity):
         raise dg.Failure(f"{setting}: there is no entity {entity}.", allow_retries=False)
 
 

@@ -12,7 +12,14 @@ import dagster as dg
 from etl_assets.bitrix24.deletions import MARKS, hidden
 from etl_assets.bitrix24.entities import Entity
 from resources.bitrix24 import CommandError, ListCall
-from resources.bitrix24.fields import PortalField, columns, parse_fields, universal_keys
+from resources.bitrix24.fields import (
+    PortalField,
+    camel_name,
+    columns,
+    parse_fields,
+    parse_list_fields,
+    universal_keys,
+)
 from resources.clickhouse import Column, Table
 
 DATABASE = "bitrix24"
@@ -51,6 +58,9 @@ def questions(entity: Entity) -> list[Call]:
         return []
     if entity.universal:
         return [("crm.item.fields", {"entityTypeId": entity.entity_type_id})]
+    if entity.strategy == "universal_list":
+        kind, _, number = entity.kind.partition("/")
+        return [(entity.fields_method, {"IBLOCK_TYPE_ID": kind, "IBLOCK_ID": int(number)})]
     asked: list[Call] = [(entity.fields_method, {})]
     if entity.entity_type_id is not None:
         newest = {"start": -1, "select": ["*", "UF_*"]}
@@ -80,7 +90,10 @@ def describe(entity: Entity, answers: Sequence[Any]) -> Structure:
         return Structure()
     if isinstance(answers[0], CommandError):
         raise failure(entity, answers[0])
-    fields = parse_fields(answers[0], upper=entity.universal)
+    of_list = entity.strategy == "universal_list"
+    fields = parse_list_fields(answers[0]) if of_list else parse_fields(answers[0], upper=entity.universal)
+    if entity.camel:
+        fields = [replace(f, key=camel_name(f.name), user_field=False) for f in fields]
     if not fields:
         raise dg.Failure(f"{entity.method}: the portal gave no field list", allow_retries=True)
     hidden = [f.name for f in fields if f.name in HIDDEN]
@@ -139,6 +152,8 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
             replace(c, required=c.required or c.name in ("ownerId", "ownerType")) for c in declared
         )
     else:
+        if entity.strategy == "universal_list":  # its numbers have no precision of their own
+            types = {f.name: "Float64" for f in structure.fields if f.type == "double"} | dict(types)
         declared, position = columns(structure.fields, key=entity.key[0], overrides=types)
     gone = hidden(entity)
     return Table(
@@ -174,6 +189,17 @@ def list_call(entity: Entity, structure: Structure) -> ListCall:
         modified = next((f.key for f in structure.fields if f.name == entity.modified), "updatedTime")
         params = {"entityTypeId": entity.entity_type_id, "select": ["*", *user_fields]}
         return ListCall("crm.item.list", params, cursor="id", id_key="id", items="items", modified=modified)
+    if entity.camel:
+        return ListCall(
+            entity.method,
+            {**entity.params, "select": [f.name for f in structure.fields] or [entity.key[0]]},
+            cursor=entity.cursor,
+            id_key=entity.id_key,
+            items=entity.items,
+            modified=entity.modified,
+            modified_key=entity.modified_key,
+            among=entity.among,
+        )
     names = {f.name for f in structure.fields}
     apart = [f.name for f in structure.fields if f.type == "crm_multifield"]
     extra = [n for n in dict.fromkeys((*entity.select, *apart)) if n in names]

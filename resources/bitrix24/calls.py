@@ -16,6 +16,9 @@ FALSE_MARK = "\u001dfalse"
 """What a JSON `false` becomes in `RecordBatch.body`, so that it differs from the text "false"."""
 
 
+REQUIRED_SELECT = ("iblockId",)  # catalog.product.list refuses a select without it
+
+
 def spelled(params: Mapping[str, Any], name: str) -> str:
     """`filter` or `FILTER`, whichever the call uses: with both present the portal ignores one."""
     return name.upper() if any(key in params for key in ("FILTER", "SELECT", "SORT", "ORDER")) else name
@@ -30,6 +33,7 @@ class ListCall:
     call.
     sort_style: `order` sends {"order": {cursor: "ASC"}}; `sort_order` sends top-level sort and order
     (user.get).
+    modified_key: the name of `modified` in answers, where it is another.
     among: the operator that takes a list of ids, empty where a plain list means that.
     """
 
@@ -39,9 +43,18 @@ class ListCall:
     id_key: str = "ID"
     items: str | None = None
     modified: str | None = None
+    modified_key: str | None = None
     paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
     sort_style: Literal["order", "sort_order"] = "order"
     among: Literal["@", "=", ""] = "@"
+
+    def ids_only(self) -> "ListCall":
+        """The same call for the ids alone, whenever the rows changed; a call without a select stays whole."""
+        name = spelled(self.params, "select")
+        chosen = self.params.get(name)
+        kept = [n for n in chosen or () if n in REQUIRED_SELECT]
+        params = {**self.params, name: [self.cursor, *kept]} if chosen else self.params
+        return replace(self, params=params, modified=None, modified_key=None)
 
     def filtered(self, conditions: Mapping[str, Any]) -> "ListCall":
         """The same call with further conditions in its filter, in whichever case it spells it."""

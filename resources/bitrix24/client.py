@@ -136,6 +136,22 @@ class Bitrix24Client:
                 answers[job.key] = outcome.error if outcome.error else int(outcome.total or 0)
         return answers
 
+    def counted(
+        self, calls: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[tuple[list[dict[str, Any]], int]]:
+        """(rows, how many the portal counts in all) of each call, in its order. Raises the first refusal."""
+        jobs = (Job(i, Command(m, f"{m}?{bracket(params)}")) for i, (m, params) in enumerate(calls))
+        found: list[tuple[list[dict[str, Any]], int]] = [([], 0)] * len(calls)
+        for settled, _ in self._packer.stream(jobs, len(calls)):
+            for job, outcome in settled:
+                rows = self._child_rows(ListCall(job.command.method), outcome)
+                found[job.key] = rows, whole_number(outcome.total) or 0
+        return found
+
+    def call_v3(self, method: str, params: Mapping[str, Any]) -> Any:
+        """The decoded `result` of one method of REST 3.0, whose address and errors differ."""
+        return decode(self._portal.call(f"api/{method}", params).result)
+
     def ids(
         self, call: ListCall, filters: Sequence[Mapping[str, Any]]
     ) -> Iterator[tuple[int, list[int], int]]:

@@ -5,10 +5,9 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal
 from urllib.parse import quote
 
-from resources.bitrix24.calls import ListCall, Window, spelled
+from resources.bitrix24.calls import REQUIRED_SELECT, ListCall, Window, spelled
 
 DateStyle = Literal["iso", "sql"]
-REQUIRED_SELECT = ("iblockId",)  # catalog.product.list refuses a select without it
 
 
 def bracket(params: Mapping[str, Any]) -> str:

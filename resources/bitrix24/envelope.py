@@ -325,7 +325,9 @@ def _head_decoder(id_key: str, modified: str | None) -> Callable[[bytes], list[A
 def read_heads(call: ListCall, rows: list[Raw]) -> list[Any]:
     """(id, modified) of each row, of whatever type they are; None where absent."""
     return [
-        (row.get(call.id_key), row.get(call.modified)) if isinstance(row, dict) else (None, None)
+        (row.get(call.id_key), row.get(call.modified_key or call.modified))
+        if isinstance(row, dict)
+        else (None, None)
         for row in map(decode, rows)
     ]
 
@@ -336,7 +338,7 @@ def read_page(call: ListCall, raw: Raw) -> Page:
     if not rows:
         return Page([], [], [])
     try:
-        heads = _head_decoder(call.id_key, call.modified)(b"[" + b",".join(rows) + b"]")
+        heads = _head_decoder(call.id_key, call.modified_key or call.modified)(b"[" + b",".join(rows) + b"]")
         return Page([int(head.id) for head in heads], rows, [head.modified for head in heads])
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError):
         raise BadShape(f"{call.method}: a row without an integer `{call.id_key}`") from None

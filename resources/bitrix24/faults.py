@@ -92,6 +92,8 @@ def kind_of(code: str, status: int = 200) -> Kind:
 
 def scope_of(method: str) -> str:
     """The webhook scope that `method` needs; its first word where that is not known."""
+    if method.lower().startswith("user.userfield."):
+        return "user.userfield"
     first = method.lower().split(".", 1)[0]
     return _SCOPES.get(first, first)
 

@@ -113,6 +113,34 @@ def _field(key: str, described: Mapping[str, Any], upper: bool) -> PortalField:
     )
 
 
+# Types of `lists.field.get` (REST documentation) whose values are no plain text.
+_LIST_TYPES = {
+    **dict.fromkeys(("N", "N:Sequence"), "double"),
+    "SORT": "integer",
+    "S:Date": "date",
+    **dict.fromkeys(("S:DateTime", "DATE_CREATE", "TIMESTAMP_X", "ACTIVE_FROM", "ACTIVE_TO"), "datetime"),
+}
+
+
+def parse_list_fields(answer: Any) -> list[PortalField]:
+    """The fields of a universal list, its id first; they come as a map by type code or field id."""
+    described = answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list) else []
+    found = [
+        PortalField(
+            name=str(d["FIELD_ID"]),
+            key=str(d["FIELD_ID"]),
+            type=_LIST_TYPES.get(str(d.get("TYPE")), "string"),
+            multiple=_true(d.get("MULTIPLE")),
+            title=str(d.get("NAME") or ""),
+        )
+        for d in described
+        if isinstance(d, Mapping) and d.get("FIELD_ID")
+    ]
+    section = PortalField("IBLOCK_SECTION_ID", "IBLOCK_SECTION_ID", "string", title="Section")
+    more = [] if any(f.name == section.name for f in found) else [section]
+    return [PortalField("ID", "ID", "integer"), *(f for f in found if f.name != "ID"), *more] if found else []
+
+
 def _true(value: Any) -> bool:
     return value is True or str(value).upper() in ("Y", "1", "TRUE")
 
@@ -120,6 +148,12 @@ def _true(value: Any) -> bool:
 def upper_name(camel: str) -> str:
     """`parentId142` -> `PARENT_ID_142`: an underscore before each capital and before a group of digits."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Za-z])(?=[0-9])", "_", camel).upper()
+
+
+def camel_name(upper: str) -> str:
+    """`CHANGED_DATE` -> `changedDate`, as the tasks' methods spell the names of their field list."""
+    first, *rest = upper.lower().split("_")
+    return first + "".join(part.capitalize() for part in rest)
 
 
 # universal name -> classic name, where the rule does not hold (REST documentation, object field lists).

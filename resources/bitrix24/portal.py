@@ -384,7 +384,7 @@ class Portal:
 
     def _follow(self, method: str, payload: Mapping[str, Any] | Sequence[Any]) -> HttpAnswer:
         for _ in range(MOST_REDIRECTS + 1):
-            url, body = f"{self._base}/{method}.json", self._credential.signed(payload)
+            url, body = self._address(method), self._credential.signed(payload)
             self.stats.add(requests=1)
             try:
                 answer = self.http.post_json(url, body)
@@ -395,6 +395,14 @@ class Portal:
                 return answer
             self._move(answer.headers.get("Location", ""))
         raise PermanentSourceError("Bitrix24: the portal redirects in a circle: check BITRIX24_WEBHOOK_URL.")
+
+    def _address(self, method: str) -> str:
+        """`api/…` is a method of REST 3.0: its path is /rest/api/<user>/<code>/<method>."""
+        version3 = method.removeprefix("api/")
+        if version3 != method:
+            base = urlsplit(self._base)
+            return urlunsplit(base._replace(path=f"{base.path.replace('/rest', '/rest/api', 1)}/{version3}"))
+        return f"{self._base}/{method}.json"
 
     def _move(self, location: str) -> None:
         """Take the new host of a renamed portal; path and body stay."""

@@ -23,6 +23,23 @@ METHODS = (
     "crm.currency.list",
     "user.get",
     "department.get",
+    "crm.requisite.list",
+    "crm.requisite.bankdetail.list",
+    "crm.address.list",
+    "crm.timeline.comment.list",
+    "crm.activity.binding.list",
+    "catalog.catalog.list",
+    "catalog.product.list",
+    "catalog.price.list",
+    "voximplant.statistic.get",
+    "tasks.task.list",
+    "task.elapseditem.getlist",
+    "sonet_group.get",
+    "socialnetwork.api.workgroup.list",
+    "calendar.event.get",
+    "lists.get",
+    "imopenlines.config.list.get",
+    "user.userfield.list",
 )
 
 

@@ -5,7 +5,10 @@ from typing import Literal
 
 OperatingMode = Literal["nested", "batch", "first-entry", "absent"]
 
-ALL_SCOPES = ("crm", "user", "department", "userfieldconfig", "user.userfield", "task", "catalog")
+ALL_SCOPES = (
+    *("crm", "user", "department", "userfieldconfig", "user.userfield", "task", "catalog"),
+    *("telephony", "lists", "sonet_group", "socialnetwork", "calendar", "imopenlines", "im", "timeman"),
+)
 
 
 @dataclass(frozen=True)

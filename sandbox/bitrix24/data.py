@@ -214,6 +214,7 @@ _NEVER_EMPTY = {
     "CATEGORY_ID",
     "TYPE_ID",
 }
+_PROVIDERS = ("CRM_MEETING", "VOXIMPLANT_CALL", "CRM_EMAIL", "IMOPENLINES_SESSION")
 _SMALL_INTEGERS: dict[str, tuple[int, ...]] = {
     "PRIORITY": (1, 2, 3), "STATUS": (1, 2), "NOTIFY_TYPE": (0, 1), "DESCRIPTION_TYPE": (1, 2, 3),
     "DIRECTION": (0, 1, 2), "NOTIFY_VALUE": (0, 15), "PROBABILITY": (0, 10, 50, 99),
@@ -402,7 +403,7 @@ def activity_columns(world: World) -> dict[str, OwnColumn]:
         "OWNER_ID": lambda i, h, c, m: owner(h),
         "OWNER_TYPE_ID": lambda i, h, c, m: 2,
         "TYPE_ID": lambda i, h, c, m: (1, 2, 2, 2, 4, 6)[h % 6],
-        "PROVIDER_ID": lambda i, h, c, m: ("CRM_MEETING", "VOXIMPLANT_CALL", "CRM_EMAIL")[h % 3],
+        "PROVIDER_ID": lambda i, h, c, m: _PROVIDERS[h % 4],
         "START_TIME": lambda i, h, c, m: c,
         "END_TIME": lambda i, h, c, m: c + 900 + h % 3600,
         "DEADLINE": lambda i, h, c, m: c + DAY if h % 3 else None,

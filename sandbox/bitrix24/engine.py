@@ -8,14 +8,14 @@ from typing import Any
 
 import orjson
 
-from sandbox.bitrix24 import methods_items, methods_meta, methods_write
+from sandbox.bitrix24 import methods_items, methods_meta, methods_small, methods_write
 from sandbox.bitrix24.calls import METHODS, Call, Method, Result
 from sandbox.bitrix24.errors import RestError
 from sandbox.bitrix24.params import as_map, lookup, parse_query
 from sandbox.bitrix24.portal import Portal
 from sandbox.bitrix24.wire import dumps, loads
 
-MODULES = (methods_items, methods_meta, methods_write)
+MODULES = (methods_items, methods_meta, methods_small, methods_write)
 """Importing them registers the methods."""
 
 BATCH_LIMIT = 50

@@ -121,6 +121,7 @@ class Router:
     def _authorise(self, parts: list[str], params: dict[str, Any], request: HttpRequest) -> tuple[str, bool]:
         """(credential name, is an application). Raises RestError 401."""
         config = self.portal.config
+        parts = parts[1:] if parts[0] == "api" else parts  # REST 3.0
         if len(parts) == 3:
             if parts[0] == str(config.user_id) and parts[1] == config.webhook_code:
                 return "webhook", False

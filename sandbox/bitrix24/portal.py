@@ -19,6 +19,7 @@ from sandbox.bitrix24.oauth import TokenStore
 from sandbox.bitrix24.people import make_department, make_user
 from sandbox.bitrix24.products import product_rows
 from sandbox.bitrix24.query import parse_moment
+from sandbox.bitrix24.small import Maker, Small
 from sandbox.bitrix24.table import Row, Table
 from sandbox.bitrix24.wire import Renderer, Wire, loads
 
@@ -77,6 +78,7 @@ class Portal:
         self.page_cache: dict[Any, Any] = {}
         self.last_pages: dict[str, Any] = {}
         self.bin: dict[tuple[str, int], float] = {}
+        self._small: dict[str, Small] | None = None
         if config.smart_processes:
             stamp = self.wire.iso(self.world.epoch - 900 * data.DAY)
             for row_id, type_id, title, enabled in processes.DEFAULT_PROCESSES:
@@ -102,6 +104,17 @@ class Portal:
         if key not in self.tables:
             self.tables[key] = self._make_table(key)
         return self.tables[key]
+
+    @property
+    def small(self) -> dict[str, Small]:
+        """The entities of some dozens of rows, made on first use."""
+        if self._small is None:
+            self._small = {table.name: table for table in Maker(self).all()}
+        return self._small
+
+    def small_table(self, entity: str | int) -> Small | None:
+        """A small entity by name; None for the others."""
+        return None if entity in CLASSIC or str(entity).isdigit() else self.small.get(str(entity))
 
     def by_type(self, type_id: int) -> Table | None:
         """Rows of an entityTypeId that crm.item.* serves; None when there is no such type."""
@@ -306,8 +319,10 @@ class Portal:
         return self.wire.iso(self.clock.now())
 
     def create(self, entity: str | int, **values: Any) -> int:
-        """Add a row with classic UPPER names; returns its id."""
+        """Add a row with classic UPPER names (those of the answers, for small entities); returns its id."""
         with self.lock:
+            if small := self.small_table(entity):
+                return small.add(values, self.stamp())
             table = self.table(entity)
             history = self._history_for(table)
             user = self.config.user_id
@@ -350,6 +365,9 @@ class Portal:
     def change(self, entity: str | int, row_id: int, *, silent: bool = False, **values: Any) -> None:
         """Change columns of a live row; `silent` keeps the modification time. Raises KeyError."""
         with self.lock:
+            if small := self.small_table(entity):
+                small.change(row_id, values, None if silent else self.stamp())
+                return
             table = self.table(entity)
             position = self._position(table, row_id)
             canonical = self._canonical(table, values)
@@ -389,6 +407,9 @@ class Portal:
     def delete(self, entity: str | int, row_id: int) -> None:
         """Move a live row to the recycle bin. Raises KeyError."""
         with self.lock:
+            if small := self.small_table(entity):
+                small.delete(row_id)
+                return
             table = self.table(entity)
             table.set_alive(self._position(table, row_id), alive=False)
             self.bin[table.key, row_id] = self.clock.now()
@@ -400,6 +421,9 @@ class Portal:
         Under its own id its times stay, under a new one both are now and product rows come along.
         """
         with self.lock:
+            if small := self.small_table(entity):
+                small.restore(row_id)
+                return row_id
             table = self.table(entity)
             if self.bin.pop((table.key, row_id), None) is None:
                 raise KeyError(f"{table.key} {row_id} is not in the recycle bin")
@@ -557,6 +581,8 @@ class Portal:
         aware datetime in UTC, date. `form="id"`: only `{"ID": n}`.
         """
         with self.lock:
+            if small := self.small_table(entity):
+                return iter([{"ID": n} for n in sorted(small.rows)] if form == "id" else small.live())
             table = self.table(entity)
             positions = table.live()
             if form == "id":

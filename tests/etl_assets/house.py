@@ -18,6 +18,7 @@ import pytest
 
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.bitrix24.smart_processes import SmartProcesses
+from etl_assets.bitrix24.universal_lists import UniversalLists
 from etl_assets.definitions import PROJECT, build_defs
 from etl_assets.loading import FEED_TAG
 from resources.bitrix24 import Bitrix24Resource
@@ -140,6 +141,12 @@ class House:
     def refresh_smart_processes(self) -> None:
         """Let the component read the portal, and build the definitions anew."""
         component = SmartProcesses(settings=bitrix24_settings, portal=lambda: self.bitrix24)
+        asyncio.run(component.refresh_state(PROJECT))
+        self.defs = build_defs()
+
+    def refresh_universal_lists(self) -> None:
+        """The same for universal lists."""
+        component = UniversalLists(settings=bitrix24_settings, portal=lambda: self.bitrix24)
         asyncio.run(component.refresh_state(PROJECT))
         self.defs = build_defs()
 

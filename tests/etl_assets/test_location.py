@@ -28,6 +28,8 @@ TABLES = (
     "crm_productrow",
     "crm_deal_contact",
     "crm_contact_company",
+    "crm_lead_contact",
+    "crm_quote_contact",
     "crm_status",
     "crm_status_type",
     "crm_category",
@@ -37,6 +39,43 @@ TABLES = (
     "crm_userfield_enum",
     "user",
     "department",
+    "crm_invoice_old",
+    "crm_requisite",
+    "crm_requisite_bank",
+    "crm_requisite_preset",
+    "crm_requisite_link",
+    "crm_address",
+    "crm_type",
+    "crm_timeline_comment",
+    "crm_activity_binding",
+    "catalog_catalog",
+    "crm_product",
+    "crm_product_offer",
+    "crm_product_service",
+    "catalog_section",
+    "catalog_measure",
+    "catalog_vat",
+    "catalog_price",
+    "voximplant_call",
+    "task",
+    "task_elapsed",
+    "task_comment",
+    "task_history",
+    "task_result",
+    "task_checklist",
+    "task_stage",
+    "sonet_group",
+    "workgroup",
+    "sonet_group_user",
+    "calendar_section",
+    "calendar_event",
+    "lists_iblock",
+    "lists_field",
+    "lists_section",
+    "openline_config",
+    "openline_message",
+    "user_userfield",
+    "timeman_record",
 )
 SCHEDULES = {
     "bitrix24_change_feed": "*/5 * * * *",
@@ -44,6 +83,7 @@ SCHEDULES = {
     "bitrix24_dictionaries": "0 * * * *",
     "bitrix24_reconciliation": "30 3 * * *",
     "bitrix24_structure": "30 2 * * *",
+    "bitrix24_work": "*/15 * * * *",
 }
 
 
@@ -72,7 +112,7 @@ def test_the_location_holds_exactly_these_schedules_and_sensors(place: House):
     repository = place.defs.get_repository_def()
     crons = {s.name: s.cron_schedule for s in repository.schedule_defs if s.name.startswith("bitrix24")}
     assert crons == SCHEDULES
-    for name in ("new_smart_processes", "first_load"):
+    for name in ("new_smart_processes", "new_universal_lists", "first_load"):
         sensor = repository.get_sensor_def(name)
         assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
         assert sensor.description
@@ -127,6 +167,16 @@ def test_personal_data_is_tagged(place: House):
         "crm_contact",
         "crm_activity",
         "user",
+        "crm_requisite",
+        "crm_requisite_bank",
+        "crm_address",
+        "crm_timeline_comment",
+        "voximplant_call",
+        "task",
+        "task_comment",
+        "calendar_event",
+        "openline_message",
+        "timeman_record",
     }
 
 

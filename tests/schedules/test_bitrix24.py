@@ -9,13 +9,18 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from etl_assets.bitrix24.entities import DICTIONARIES, ENTITIES, FEED, STRUCTURE
+from etl_assets.bitrix24.entities import DICTIONARIES, ENTITIES, FEED, STRUCTURE, WORK
 from etl_assets.definitions import build_defs
 from etl_assets.loading import FEED_TAG
 from tests.etl_assets.house import QUIET, ZONE, House, day, failures, house, key, small_portal
 
 Settings = Callable[..., dg.Definitions]
-NAMES = {FEED: "bitrix24_change_feed", DICTIONARIES: "bitrix24_dictionaries", STRUCTURE: "bitrix24_structure"}
+NAMES = {
+    FEED: "bitrix24_change_feed",
+    WORK: "bitrix24_work",
+    DICTIONARIES: "bitrix24_dictionaries",
+    STRUCTURE: "bitrix24_structure",
+}
 
 
 @pytest.fixture
@@ -127,7 +132,7 @@ def test_every_tick_asks_for_a_run_of_todays_feed(defs: Settings, tmp_path: Path
         for name in NAMES.values():
             (request,) = evaluated(built, name, instance).run_requests
             assert request.tags[FEED_TAG] == "true"
-            assert request.partition_key == (day(0) if name == NAMES[FEED] else None)
+            assert request.partition_key == (day(0) if name in (NAMES[FEED], NAMES[WORK]) else None)
 
 
 @pytest.fixture(scope="module")

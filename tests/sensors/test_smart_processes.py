@@ -18,7 +18,7 @@ from resources.errors import PermanentSourceError, TransientSourceError
 from sensors.bitrix24_smart_processes import build_sensors
 from tests.etl_assets.house import RANGE_END, RANGE_START, House, day, failures, house, key, small_portal
 
-NEW, FIRST = build_sensors(running=True)
+NEW, LISTS, FIRST = build_sensors(running=True)
 SUCCESS = {"__typename": "RefreshComponentStateSuccess"}
 DAYS = 3
 
@@ -222,3 +222,44 @@ def test_a_smart_process_joins_the_change_feed(place: House):
     assert not any("dynamic" in name for name in scheduled(place))
     place.refresh_smart_processes()
     assert {"crm_dynamic_items_177", "crm_dynamic_items_1038"} < scheduled(place)
+
+
+def test_a_new_universal_list_is_refreshed_once_and_then_loaded_whole(place: House, webserver: Webserver):
+    def tick_lists(cursor: str | None) -> Any:
+        resources = {"bitrix24": place.bitrix24}
+        with dg.build_sensor_context(instance=place.instance, cursor=cursor, resources=resources) as context:
+            return LISTS(context)
+
+    first = tick_lists(None)
+    assert [asked["key"] for asked in webserver.asked] == ["bitrix24_universal_lists"]
+    assert isinstance(tick_lists(first.cursor), dg.SkipReason)
+    place.refresh_universal_lists()
+    wanted = {r.asset_selection[0].path[-1] for r in first_load(place).run_requests}
+    assert {"lists_31", "lists_32"} <= wanted
+    place.feed("lists_31", "lists_32")
+    assert place.ids("lists_31") == place.live("list_31")
+    shape = "SELECT toTypeName(PROPERTY_101), toTypeName(PROPERTY_102), toTypeName(PROPERTY_103), "
+    shape += "toTypeName(PROPERTY_104) FROM bi.lists_31 LIMIT 1"
+    types = ("String", "Float64", "DateTime64(3)", "Array(Nullable(String))")
+    assert place.rows(shape) == [(*(f"Nullable({t})" for t in types[:3]), types[3])]
+    row = place.portal.small["list_31"].live()[0]
+    number = row["ID"]
+    text, amount, people = place.rows(
+        "SELECT PROPERTY_101, PROPERTY_102, PROPERTY_104 FROM bi.lists_31 WHERE ID = {i:String}", i=number
+    )[0]
+    assert [text] == list(row["PROPERTY_101"].values())
+    assert amount == float(next(iter(row["PROPERTY_102"].values())))
+    assert people == list((row["PROPERTY_104"] or {}).values())
+    place.portal.delete("list_31", int(number))
+    place.feed("lists_31")
+    assert place.ids("lists_31") == place.live("list_31")
+
+
+def test_a_removed_list_is_archived_and_its_table_kept(place: House, webserver: Webserver):
+    place.refresh_universal_lists()
+    place.feed("lists_32")
+    place.portal.delete("list", 32)
+    place.refresh_universal_lists()
+    assert "archived" in place.defs.resolve_asset_graph().get(key("lists_32")).tags
+    assert place.ids("lists_32") == place.live("list_32")
+    assert not place.run("lists_32").success

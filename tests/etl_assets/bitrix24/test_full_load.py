@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from etl_assets.bitrix24.entities import ENTITIES
+from etl_assets.bitrix24.entities import FEED as EVERY_TICK
 from tests.etl_assets.house import House, failures, house, small_portal
 
 OBJECTS: dict[str, str | int] = {
@@ -26,7 +27,7 @@ OBJECTS: dict[str, str | int] = {
     "crm_dynamic_items_1038": 1038,
 }
 PROCESSES = ("crm_dynamic_items_177", "crm_dynamic_items_1038")
-FEED = (*(e.name for e in ENTITIES if e.modified), *PROCESSES)
+FEED = (*(e.name for e in ENTITIES if e.cron == EVERY_TICK), *PROCESSES)
 EVERYTHING = (*(e.name for e in ENTITIES), *PROCESSES)
 
 
