@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -93,9 +94,7 @@ class Link:
 
     async def run(self, stop: asyncio.Event) -> int:
         """Connect, work, connect again; the exit status once `stop` is set or the hub does not want us."""
-        if not self._config.tls and not loopback(
-            self._config.server.split("//")[1].split("/")[0].rsplit(":")[0]
-        ):
+        if not self._config.tls and not loopback(urlsplit(self._config.server).hostname or ""):
             log.warning("ws:// through a network: the key stays secret, the tickets do not; use wss://")
         try:
             while not stop.is_set():

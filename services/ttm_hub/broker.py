@@ -94,9 +94,9 @@ class Broker:
     def result(self, connector: Connector, result: messages.Result) -> None:
         """A result of any attempt. Raises BadMessage for one that this connector was not asked for."""
         request = self._tasks.get(result.id)
-        connector.record.suspect = False
         if request is None:
             self.duplicates += 1
+            connector.record.suspect = False
             self._changed(connector)
             connector.peer.post(messages.ResultAck(result.id, result.attempt, True).encode())
             return
@@ -105,6 +105,7 @@ class Broker:
         if not result.ok and result.error is None:
             raise messages.BadMessage("bad_request", "result: neither ok nor an error.", result.id)
         connector.peer.post(messages.ResultAck(result.id, result.attempt, False).encode())
+        connector.record.suspect = False
         connector.record.done += 1
         current = request.holder is connector and result.attempt == request.attempt
         if current or request.holder is not connector:
@@ -141,7 +142,7 @@ class Broker:
         if len(requester.unfinished) >= limits.max_inflight or self.queued >= limits.queue:
             self.refused_busy += 1
             what = "The queue is full." if self.queued >= limits.queue else "Too many unfinished requests."
-            post(messages.Busy("busy", what, asked.id, True, 1.0).encode())
+            post(messages.Busy("busy", what, asked.id, True, limits.retry_after).encode())
             return
         requester.remember(asked.id, limits.ids_kept)
         now = self._loop.time()

@@ -31,6 +31,7 @@ class Limits:
     max_timeout: float = 600
     queue: int = 1000
     wait_connector: float = 30
+    retry_after: float = 1
     handshake: float = 5
     send: float = 10
     ids_kept: int = 1024

@@ -137,14 +137,18 @@ def test_status_and_ping(hub: RunningHub):
 
 
 def test_a_busy_hub_is_asked_again():
-    with running_hub(limits={"max_inflight": 2}) as hub, serving(hub), client(hub) as asker:
+    with (
+        running_hub(limits={"max_inflight": 2, "retry_after": 0.05}) as hub,
+        serving(hub),
+        client(hub) as asker,
+    ):
         found = list(asker.tickets(range(1, 21), concurrency=8))
     assert sorted(number for number, _ in found) == list(range(1, 21))
     assert not [result for _, result in found if isinstance(result, TtmError)]
 
 
 def test_a_hub_that_stays_busy_is_given_up():
-    with running_hub(limits={"queue": 0}) as hub, client(hub, patience_s=1.5) as asker:
+    with running_hub(limits={"queue": 0, "retry_after": 0.05}) as hub, client(hub, patience_s=0.5) as asker:
         ((number, result),) = asker.tickets([1])
         assert number == 1
         assert isinstance(result, TtmError)
