@@ -55,8 +55,7 @@ class Device(NamedTuple):
     type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceForm:
+class DeviceForm(NamedTuple):
     """What form 31 or 32 says of an abonent. Form 32 knows no devices and no line.
 
     `sip_phone` are the digits of the login; `own_phone` those of a field that only form 32 has.

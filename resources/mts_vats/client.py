@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
 
@@ -240,7 +240,7 @@ class MtsVatsClient:
 
     def _secret(self, form: DeviceForm) -> DeviceForm:
         if not self._secrets:
-            return replace(form, password=None)
+            return form._replace(password=None)
         if form.password:
             register_secret(form.password)
         return form

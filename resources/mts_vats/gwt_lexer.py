@@ -26,7 +26,10 @@ class NotRpc(DecodeError):
 
 # The digits of base 64 are those of MIME but for the last two; the most significant stands first.
 _TO_GWT = bytes.maketrans(b"+/", b"$_")
-_TO_MIME = bytes.maketrans(b"$_+/=", b"+/!!!")
+_DIGITS = {
+    letter: value
+    for value, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789$_")
+}
 
 
 @lru_cache(maxsize=1024)
@@ -45,10 +48,11 @@ def decode_long(text: str) -> int:
     """The number behind base-64 text. Raises DecodeError for other text and beyond 64 bits."""
     if not 0 < len(text) < 12:
         raise DecodeError("a long is empty or has more than 64 bits")
+    number = 0
     try:
-        digits = text.encode("ascii").rjust(12, b"A").translate(_TO_MIME)
-        number = int.from_bytes(binascii.a2b_base64(digits, strict_mode=True))
-    except ValueError:
+        for letter in text:
+            number = number << 6 | _DIGITS[letter]
+    except KeyError:
         raise DecodeError("a long has a character outside of its alphabet") from None
     if number >= 1 << 64:
         raise DecodeError("a long has more than 64 bits")

@@ -158,11 +158,6 @@ class Reader:
             raise DecodeError(f"{len(self._tokens) - self._at} tokens are left over")
         return value
 
-    def _next(self) -> Any:
-        token = self._tokens[self._at]
-        self._at += 1
-        return token
-
     def _wrong(self, what: str) -> DecodeError:
         return DecodeError(f"token {self._at} is {what}")
 
@@ -229,7 +224,8 @@ class Reader:
         return size
 
     def _int(self) -> int:
-        token = self._next()
+        token = self._tokens[self._at]
+        self._at += 1
         if token.__class__ is not int:
             raise self._wrong("not a whole number")
         return token
@@ -241,15 +237,17 @@ class Reader:
         return self._string_at(index)
 
     def _bool(self) -> bool:
-        token = self._int()
-        if token not in (0, 1):
+        token = self._tokens[self._at]
+        self._at += 1
+        if token.__class__ is not int or token not in (0, 1):
             raise self._wrong("neither 0 nor 1")
         return token == 1
 
     def _long(self) -> int:
         if self._long_is_two_doubles:
             return self._two_doubles()
-        token = self._next()
+        token = self._tokens[self._at]
+        self._at += 1
         if token.__class__ is not str:
             raise self._wrong("no long")
         return decode_long(token)
@@ -265,7 +263,8 @@ class Reader:
         return number
 
     def _double(self) -> float:
-        token = self._next()
+        token = self._tokens[self._at]
+        self._at += 1
         if token in ("NaN", "Infinity", "-Infinity"):  # version 8
             return float(token.replace("Infinity", "inf"))
         if token.__class__ is str:
