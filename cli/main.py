@@ -10,6 +10,7 @@ from cli.formats import Format
 from cli.metrika import app as metrika
 from cli.mts_vats import app as vats
 from cli.project import embedded_postgres, ensure_local, enter, fail, out
+from cli.ttm import app as ttm
 from resources.postgres import PostgresError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Company systems in one ClickHouse warehouse, loaded with Dagster.",
 )
 app.add_typer(metrika, name="metrika")
+app.add_typer(ttm, name="ttm")
 app.add_typer(vats, name="vats")
 
 

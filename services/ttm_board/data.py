@@ -28,6 +28,8 @@ select md5(concat(
   (select string_agg(s::text, '|' order by s.task_number) from stopped_tickets s),
   (select string_agg(l::text, '|' order by l.table_name, l.day) from ttm_loads l))) as version"""
 
+SHOWN = {"instance": "?", "upstream": "unknown", "inflight": 0, "capacity": 0, "done": 0, "lost": 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Hub:
@@ -71,7 +73,9 @@ class HubWatch:
             try:
                 self._client = self._client or self._open()
                 reply = self._client.status()
-                connectors = tuple(c for c in reply.get("connectors") or () if isinstance(c, dict))
+                connectors = tuple(
+                    {**SHOWN, **c} for c in reply.get("connectors") or () if isinstance(c, dict)
+                )
                 self.last = Hub(connectors, int(reply.get("queued") or 0), None, datetime.now(UTC))
             except SettingError as error:
                 self.last = Hub(problem=f"не настроен: {error}", seen_at=datetime.now(UTC))

@@ -79,11 +79,11 @@ class Feed:
         while True:
             if self._watching:
                 try:
-                    found = await asyncio.to_thread(self._read)
+                    await self._tell(await asyncio.to_thread(self._read))
                 except PostgresError as error:
                     logger.warning("%s", error)
-                else:
-                    await self._tell(found)
+                except Exception:  # whatever it is, the next look may succeed
+                    logger.exception("The board could not be read")
             await asyncio.sleep(self._every_s)
 
     async def _tell(self, version: str) -> None:
@@ -93,5 +93,8 @@ class Feed:
 
     async def _look_at_hub(self) -> None:
         while True:
-            await asyncio.to_thread(self._ask_hub)
+            try:
+                await asyncio.to_thread(self._ask_hub)
+            except Exception:
+                logger.exception("The hub could not be asked")
             await asyncio.sleep(HUB_S)
