@@ -121,7 +121,10 @@ def load_log(
 def counters_of(context: dg.AssetExecutionContext, settings: MetrikaSettings) -> tuple[int, ...]:
     """The counters of the run's tag, else of the settings; a failure that names the setting."""
     if chosen := context.run.tags.get(COUNTERS_TAG):
-        return tuple(int(counter) for counter in chosen.split(","))
+        try:
+            return tuple(int(counter) for counter in chosen.split(","))
+        except ValueError:
+            raise PermanentSourceError(f"The tag {COUNTERS_TAG} must be numbers of counters.") from None
     if not settings.counters:
         raise PermanentSourceError("METRIKA_COUNTERS is not set: put numbers of counters into .env.")
     return settings.counters
