@@ -103,6 +103,7 @@ def build_assets() -> list[dg.AssetsDefinition]:
         name="mts_vats",
         specs=[_spec(TRUNKS_KEY, TRUNKS, []), _spec(STATES_KEY, TRUNK_STATES, [TRUNKS_KEY])],
         check_specs=_CHECKS,
+        can_subset=True,
         pool=DATABASE,
         retry_policy=dg.RetryPolicy(
             max_retries=2, delay=60, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
@@ -111,9 +112,23 @@ def build_assets() -> list[dg.AssetsDefinition]:
     def _assets(
         context: dg.AssetExecutionContext, mts_vats: MtsVatsResource, warehouse: WarehouseResource
     ) -> Iterator[dg.MaterializeResult]:
-        yield from load_cabinets(context, mts_vats, warehouse)
+        for result in load_cabinets(context, mts_vats, warehouse):
+            yield from _selected(context, result)
 
     return [_assets]
+
+
+def _selected(
+    context: dg.AssetExecutionContext, result: dg.MaterializeResult
+) -> Iterator[dg.MaterializeResult]:
+    """The result, if it is asked for. The other table is loaded all the same: they belong together."""
+    assert result.asset_key is not None
+    if result.asset_key not in context.selected_asset_keys:
+        context.log_event(dg.AssetMaterialization(result.asset_key, metadata=result.metadata))
+        return
+    wanted = {key.name for key in context.selected_asset_check_keys if key.asset_key == result.asset_key}
+    checks = [check for check in result.check_results or [] if check.check_name in wanted]
+    yield dg.MaterializeResult(asset_key=result.asset_key, metadata=result.metadata, check_results=checks)
 
 
 def view_specs() -> list[dg.AssetSpec]:

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster_shared.serdes import serialize_value
 
-from etl_assets.mts_vats.assets import build_assets
+from etl_assets.mts_vats.assets import STATES_KEY, TRUNKS_KEY, build_assets
 from etl_assets.mts_vats.settings import mts_vats_resource
 from resources.clickhouse import WarehouseResource
 from resources.clickhouse.engine import Embedded
@@ -34,10 +34,11 @@ class Place:
     hours: int = 0
     logs: list[str] = field(default_factory=list)
 
-    def run(self) -> dg.ExecuteInProcessResult:
+    def run(self, *only: dg.AssetKey) -> dg.ExecuteInProcessResult:
         resources = {"mts_vats": mts_vats_resource(), "warehouse": self.warehouse}
         defs = dg.Definitions(assets=build_assets(), resources=resources)
         job = defs.resolve_implicit_global_asset_job_def()
+        job = job.get_subset(asset_selection=set(only)) if only else job
         result = job.execute_in_process(instance=self.instance, run_config=QUIET, raise_on_error=False)
         run = self.instance.get_run_by_id(result.run_id)
         assert run is not None
@@ -178,6 +179,17 @@ def test_the_history_has_a_row_for_every_change_and_a_check_that_tells_what_went
         f"SELECT valid_from, valid_to FROM bi.trunk_states WHERE abonent_id = {trunk.id} ORDER BY valid_from"
     )
     assert [to for _, to in ends] == [*(since for since, _ in ends[1:]), None]
+
+
+@pytest.mark.parametrize("only", [TRUNKS_KEY, STATES_KEY])
+def test_one_of_the_tables_may_be_asked_for_and_both_are_told(place: Place, only: dg.AssetKey):
+    assert place.run(only).success
+    for key, table in ((TRUNKS_KEY, "trunks"), (STATES_KEY, "trunk_states")):
+        event = place.instance.get_latest_materialization_event(key)
+        assert event is not None
+        assert event.asset_materialization is not None
+        assert event.asset_materialization.metadata["dagster/row_count"].value == 25
+        assert place.rows(f"SELECT count() FROM bi.{table}") == [(25,)]
 
 
 def test_a_trunk_that_comes_back_goes_on_where_it_was_gone(place: Place):
