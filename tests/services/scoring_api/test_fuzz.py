@@ -11,7 +11,7 @@ from schemathesis.core.result import Ok
 
 from tests.services.scoring_api.scoring_house import HOOKS, WEBHOOK, Running, make_hook
 
-EXAMPLES = 5
+EXAMPLES = 3
 PATHS = ["/tasks", HOOKS, "/conversions/single", "/conversions/bulk", "/goals/check"]
 QUICK = settings(
     max_examples=EXAMPLES,
