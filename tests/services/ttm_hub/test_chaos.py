@@ -20,7 +20,7 @@ from sandbox.ttm import SystemConfig, TicketSystem, serve
 from tests.services.ttm_hub.hub_house import KEY, TOKEN, RunningHub, running_hub
 
 ROOT = Path(__file__).resolve().parents[3]
-TICKETS = 210
+TICKETS = 120
 
 
 class Connectors:

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,12 @@ from services.ttm_connector.config import connector_config
 from services.ttm_hub.config import hub_config
 
 ROOT = Path(__file__).resolve().parents[3]
+LOADED = """
+import sys, services.{module}.__main__
+for name, module in sys.modules.items():
+    if getattr(module, "__file__", None):
+        print(name, module.__file__)
+"""
 KEY = "a-key-that-never-travels"
 HUB = {"TOKEN": "ttm-main", "KEY": KEY, "PORT": "0"}
 CONNECTOR = {
@@ -126,3 +134,38 @@ def test_secrets_of_the_configuration_are_not_in_its_text():
     assert "proxy-word" not in repr(config)
     assert config.system.url == "https://tickets.example"
     assert config.link.server == "ws://127.0.0.1:1/v1/ttm"
+
+
+def loaded(module: str) -> dict[str, Path]:
+    """What the command imports: the file of each module."""
+    code = LOADED.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name: Path(path) for name, path in (line.split(" ", 1) for line in done.stdout.splitlines())}
+
+
+def test_the_connector_needs_its_own_few_dependencies_and_takes_along_all_its_modules():
+    folder = ROOT / "services" / "ttm_connector"
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    taken = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    modules = loaded("ttm_connector")
+    own = {
+        path.resolve() for name, path in modules.items() if name.split(".")[0] in ("services", "resources")
+    }
+    assert own == {(folder / source).resolve() for source in taken}
+    assert all((folder / source).resolve() == ROOT / target for source, target in taken.items())
+    pinned = {line.split("==")[0] for line in (folder / "requirements.lock").read_text().splitlines()}
+    # httpx has a command line of its own, which it imports where its parts are installed
+    assert distributions(modules) <= pinned | {"svod", "setuptools", "click", "rich", "pygments"}
+
+
+def test_the_hub_needs_three_packages():
+    wanted = (ROOT / "deploy" / "ttm_hub" / "requirements.in").read_text().splitlines()
+    names = {line.split(">=")[0] for line in wanted if not line.startswith("#")}
+    assert distributions(loaded("ttm_hub")) <= names | {"svod", "setuptools", "typing-extensions"}
+
+
+def distributions(modules: dict[str, Path]) -> set[str]:
+    """The packages, as installed, of modules outside the standard library."""
+    known = packages_distributions()
+    tops = {name.split(".")[0] for name, path in modules.items() if "site-packages" in path.parts}
+    return {name.lower().replace("_", "-") for top in tops for name in known.get(top, ())}
