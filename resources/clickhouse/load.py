@@ -304,6 +304,8 @@ class Load:
             if table.mode == "snapshot":
                 client.command(f"EXCHANGE TABLES {table.sql_name} AND {self._stage_sql}{self._on_cluster}")
                 return
+            if table.owner:  # a day is one part without doubles: readers need not merge it again and again
+                client.command(f"OPTIMIZE TABLE {self._stage_sql}{self._on_cluster} FINAL")
             filled = self._filled_days(client)
             if stray := set(filled) - set(days):
                 raise WarehouseError(

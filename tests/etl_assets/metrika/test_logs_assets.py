@@ -12,6 +12,7 @@ from etl_assets.metrika.level4 import COUNTERS_TAG
 from sandbox.metrika import TOKEN
 from tests.etl_assets.metrika.counter_house import (
     COUNTER,
+    QUIET,
     CounterHouse,
     checks,
     counter_house,
@@ -364,3 +365,26 @@ def test_a_day_that_is_not_over_in_the_counters_zone_is_told(tmp_path: Path):
         result = house.run("visits", ago=(ago, ago))
         if not result.success:  # most hours of the day
             assert "is not over yet in America/New_York" in failures(result)["metrika__visits"]
+
+
+def test_checks_of_tables_see_what_is_wrong(house: CounterHouse, monkeypatch: pytest.MonkeyPatch):
+    house.load("visits", "hits", ago=(2, 1))
+    house.warehouse.command(f"ALTER TABLE metrika.hits DELETE WHERE date = '{day(1)}' AND watch_id % 3 = 0")
+    house.warehouse.command(
+        "INSERT INTO metrika.visits (counter_id, date, visit_id) "
+        f"SELECT counter_id, toDate('{day(3)}'), visit_id FROM metrika.visits WHERE date = '{day(1)}'"
+    )
+    job = house.defs.resolve_implicit_global_asset_job_def()
+    graph = house.defs.resolve_asset_graph()
+    keys = graph.get_check_keys_for_assets({dg.AssetKey(["metrika", "visits"])})
+    wanted = {k for k in keys if k.name in ("unique_key", "known_events", "days_present")}
+    for most in (10**6, 20):  # all ids, and a sample of them
+        monkeypatch.setattr("etl_assets.metrika.checks.MOST_IDS", most)
+        result = job.get_subset(asset_selection=set(), asset_check_selection=wanted).execute_in_process(
+            instance=house.instance, run_config=QUIET
+        )
+        assert checks(result) == {
+            "visits/unique_key": False,
+            "visits/known_events": False,
+            "visits/days_present": True,
+        }
