@@ -199,6 +199,9 @@ def _models() -> Iterator[Finding]:
         return
     models = level4_settings().models
     for name in DEVICES.values():
+        if models.file(name) is None:
+            yield True, f"{name}: there is none; metrika/level4_models trains one (docs/level4.md)"
+            continue
         chosen = models.load(name)
         chosen.model.check(FEATURES)
         yield True, f"{name}: {chosen.model.file}, threshold {chosen.threshold:g}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FIT, TUNE = 0.6, 0.8  # shares of the visits, by time: fitted on, threshold chosen on; measured on the rest
 FEWEST = 20  # visits of each class in each part, below which figures mean nothing
 SEED = 42
+TREES = 300  # about the old models' size
 
 
 class TooFewExamples(Exception):
@@ -97,16 +98,15 @@ def train(examples: Examples, learner: Learner, target_precision: float) -> Trai
 
 
 def _classifier(learner: Learner) -> Any:
-    """Both of about the old models' size."""
     if learner == "lightgbm":
         from lightgbm import LGBMClassifier
 
         return LGBMClassifier(
-            n_estimators=300, learning_rate=0.03, num_leaves=31, random_state=SEED, n_jobs=2, verbose=-1
+            n_estimators=TREES, learning_rate=0.03, num_leaves=31, random_state=SEED, verbose=-1
         )
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(max_iter=300, learning_rate=0.03, random_state=SEED)
+    return HistGradientBoostingClassifier(max_iter=TREES, learning_rate=0.03, random_state=SEED)
 
 
 def choose_threshold(

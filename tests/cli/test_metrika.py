@@ -143,11 +143,3 @@ def test_the_old_command_line_writes_the_old_file(project: Path, metrika: Metrik
     )
     assert again.exit_code == 0, again.stderr
     assert json.loads(out.read_text()) == rows
-
-
-def test_a_refused_token_is_one_line_and_no_file(project: Path, tmp_path: Path):
-    options = ("--date", str(yesterday()), "--counter", str(COUNTER), "--out", str(tmp_path))
-    done = svod(project, "metrika", "score", *options)
-    assert done.returncode == 1
-    assert "METRIKA_TOKEN" in done.stderr
-    assert list(tmp_path.iterdir()) == []

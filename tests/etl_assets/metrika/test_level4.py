@@ -39,10 +39,12 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarehouseRes
     """A warehouse with the two raw logs, still empty."""
     path = tmp_path_factory.mktemp("level4") / "engine"
     made = WarehouseResource(url=f"chdb://{path}")
-    for log in (VISITS, HITS):
-        made.ensure(log.table(ZONE))
-    yield made
-    Embedded.at(str(path)).close()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("resources.clickhouse.engine.LINGER_S", 600)  # nobody else wants the engine
+        for log in (VISITS, HITS):
+            made.ensure(log.table(ZONE))
+        yield made
+        Embedded.at(str(path)).close()
 
 
 @pytest.fixture(scope="module")
@@ -277,13 +279,13 @@ def test_a_range_is_scored_day_by_day_and_a_rerun_replaces(runs: Runs, models: M
 
 
 def test_a_day_that_became_empty_has_no_results(runs: Runs):
-    chosen = Visit(FAR, duration=180, page_views=5)
-    runs.put(FIRST, [(chosen, EVERY_15_S)])
-    runs.load()
-    assert runs.selected() == [(FAR, "rule")]
-    runs.put(FIRST, [])
-    runs.load(counters="")
-    assert runs.selected() == []
+    chosen, day = Visit(FAR, duration=180, page_views=5), date(2026, 10, 2)
+    runs.put(day, [(chosen, EVERY_15_S)])
+    runs.load(day)
+    assert runs.selected(day) == [(FAR, "rule")]
+    runs.put(day, [])
+    runs.load(day, counters="")
+    assert runs.selected(day) == []
 
 
 def test_counters_do_not_touch_each_other(runs: Runs):

@@ -28,6 +28,13 @@ from resources.metrika.models_directory import ModelsDirectory
 from tests.etl_assets.house import QUIET, failures
 
 COUNTER, GOAL = 77, 310000001
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl_assets.metrika.training_fit.TREES", 40)
+
+
 SCORES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5000001, 0.9, 1.0]), st.integers(0, 1)), min_size=1
 )
@@ -67,15 +74,15 @@ def some(rows: int, seed: int = 3) -> Examples:
 
 @pytest.mark.parametrize("learner", ["lightgbm", "hist_gradient_boosting"])
 def test_a_model_is_measured_on_visits_later_than_those_it_learnt_from(learner: Any):
-    examples = some(2000)
+    examples = some(1000)
     trained = train(examples, learner, 0.9)
-    assert trained.quality.visits == 400
-    assert trained.quality.good == examples.good[1600:].sum()
-    np.testing.assert_array_equal(trained.good, examples.good[1600:])
-    assert trained.quality.roc_auc > 0.9
+    assert trained.quality.visits == 200
+    assert trained.quality.good == examples.good[800:].sum()
+    np.testing.assert_array_equal(trained.good, examples.good[800:])
+    assert trained.quality.roc_auc > 0.85
     assert trained.reached
-    turned = Examples(examples.rows, np.concatenate([examples.good[:1600], 1 - examples.good[1600:]]))
-    assert train(turned, learner, 0.9).quality.roc_auc < 0.1
+    turned = Examples(examples.rows, np.concatenate([examples.good[:800], 1 - examples.good[800:]]))
+    assert train(turned, learner, 0.9).quality.roc_auc < 0.15
 
 
 @pytest.mark.parametrize("rows", [0, 60, 200])
@@ -92,6 +99,8 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarehouseRes
     """Features and goals of 3000 visits: desktop ones of three days, and few of mobile."""
     path = tmp_path_factory.mktemp("training") / "engine"
     made = WarehouseResource(url=f"chdb://{path}")
+    patched = pytest.MonkeyPatch()
+    patched.setattr("resources.clickhouse.engine.LINGER_S", 600)  # nobody else wants the engine
     made.ensure(VISITS.table("UTC"))
     table, _ = made.ensure(visit_features("UTC"))
     examples, start = some(3000), datetime(2026, 10, 5)
@@ -113,6 +122,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarehouseRes
             f"SELECT visit_id, has(goals_id, {GOAL}) AS label FROM metrika.visits WHERE visit_id < 2500"
         )
     yield made
+    patched.undo()
     Embedded.at(str(path)).close()
 
 
