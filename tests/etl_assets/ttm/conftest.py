@@ -1,4 +1,4 @@
-"""One house for all tests of a module; each begins with empty tables."""
+"""One house for all tests; each begins with empty tables."""
 
 import copy
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from tests.etl_assets.ttm.ttm_house import House, house
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with house(tmp_path_factory.mktemp("ttm")) as place:
         yield place
@@ -18,8 +18,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 def place(whole: House) -> Iterator[House]:
     """The house with empty tables, no faults, and the tickets that it began with."""
     tickets = copy.deepcopy(whole.system.tickets)
-    whole.forget()
-    yield whole
+    with whole.lived_in():
+        whole.forget()
+        yield whole
     whole.system.faults.clear()
     with whole.system.lock:
         whole.system.tickets.clear()

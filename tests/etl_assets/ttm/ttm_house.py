@@ -7,8 +7,9 @@ import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -107,7 +108,20 @@ class House:
     instance: dg.DagsterInstance
     settings: dict[str, str]
     background: Background
-    defs: dg.Definitions = field(default_factory=build_defs)
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        return build_defs()
+
+    @contextmanager
+    def lived_in(self) -> Iterator[None]:
+        """The house's settings are those of the environment; steps are tried again at once."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.settings.items():
+                patch.setenv(name, value)
+            patch.setattr("etl_assets.ttm.assets.RETRY_S", 0)
+            patch.setattr("resources.clickhouse.engine.LINGER_S", 600)  # nobody else wants the engine
+            yield
 
     def run(self, *names: str, days: tuple[date, date] | None = None, feed: bool = False) -> Any:
         """Materialize assets of the source in one run, of these days (inclusive) or yesterday."""
@@ -167,7 +181,6 @@ def house(folder: Path, config: SystemConfig | None = None, *, connectors: int =
         stack.callback(postgres.stop)
         background = Background()
         stack.callback(background.close)
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
         settings = {
             "TTM_TOKEN": "ttm-test",
             "TTM_KEY": KEY,
@@ -188,10 +201,6 @@ def house(folder: Path, config: SystemConfig | None = None, *, connectors: int =
             email, password = users[number % len(users)]
             own = {**settings, "TTM_EMAIL": email, "TTM_PASSWORD": password}
             stack.enter_context(connector(background, own, f"conn-{number}"))
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        patch.setattr("etl_assets.ttm.assets.RETRY_S", 0)
-        patch.setattr("resources.clickhouse.engine.LINGER_S", 600)  # nobody else wants the engine
         instance = stack.enter_context(
             dg.DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}})
         )
