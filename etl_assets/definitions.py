@@ -78,6 +78,7 @@ def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
         assets=[
             *bitrix24.build_assets(settings),
             bitrix24.build_deleted_objects(settings),
+            bitrix24.build_health(settings),
             *bitrix24.view_specs(),
         ],
         asset_checks=build_checks(),

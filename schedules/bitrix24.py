@@ -10,6 +10,7 @@ from etl_assets.bitrix24.assets import DATABASE, Bitrix24Settings, cron_tag
 from etl_assets.bitrix24.checks import build_checks
 from etl_assets.bitrix24.deleted import KEY as DELETED_OBJECTS
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
+from etl_assets.bitrix24.health import KEY as HEALTH
 from etl_assets.loading import FEED_TAG
 from etl_assets.partitions import daily, today
 
@@ -26,7 +27,14 @@ def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.Sche
         if cron := settings.cron(entity):
             by_cron[cron].append(entity)
     feeds = (_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items()))
-    built = [_nightly_checks(settings), _nightly_comparison(settings), *feeds]
+    gone = "Marks rows that the portal no longer has, loads rows that are missing here."
+    how = "Measures how each entity is."
+    built = [
+        _nightly_checks(settings),
+        _of_asset("bitrix24_reconciliation", DELETED_OBJECTS, COMPARISON_CRON, gone, settings),
+        _of_asset("bitrix24_health", HEALTH, HEALTH_CRON, how, settings),
+        *feeds,
+    ]
     return [job for job, _ in built], [schedule for _, schedule in built]
 
 
@@ -59,21 +67,26 @@ def _nightly_checks(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinit
 COMPARISON_CRON = "30 3 * * *"
 
 
-def _nightly_comparison(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinition]:
-    """Which rows are gone from the portal, and which are missing here."""
+HEALTH_CRON = "50 * * * *"
+
+
+def _of_asset(
+    name: str, key: dg.AssetKey, cron: str, about: str, settings: Bitrix24Settings
+) -> tuple[Job, dg.ScheduleDefinition]:
+    """A job of one asset and its schedule."""
     job = dg.define_asset_job(
-        "bitrix24_reconciliation",
-        selection=dg.AssetSelection.assets(DELETED_OBJECTS),
+        name,
+        selection=dg.AssetSelection.assets(key),
         executor_def=dg.in_process_executor,
-        description="Marks rows that the portal no longer has, loads rows that are missing here.",
+        description=about,
     )
     schedule = dg.ScheduleDefinition(
-        name="bitrix24_reconciliation",
+        name=name,
         job=job,
-        cron_schedule=COMPARISON_CRON,
+        cron_schedule=cron,
         execution_timezone=settings.zone,
         default_status=_status(settings),
-        description=f"Deletions, once a night: `{COMPARISON_CRON}`, {settings.zone}.",
+        description=f"{about} `{cron}`, {settings.zone}.",
     )
     return job, schedule
 

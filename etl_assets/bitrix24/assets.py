@@ -11,6 +11,7 @@ import dagster as dg
 from etl_assets.bitrix24.deletions import MARKS, Marks
 from etl_assets.bitrix24.entities import ENTITIES, FEED, Entity, smart_process
 from etl_assets.bitrix24.facts import RunFacts
+from etl_assets.bitrix24.history import CHANGES, record_changes
 from etl_assets.bitrix24.readers import READERS
 from etl_assets.bitrix24.reading import EntityReader
 from etl_assets.bitrix24.structure import DATABASE, Structure, table_of
@@ -54,7 +55,8 @@ class Bitrix24Settings:
 
     `crons` and `types` override the entity table: {entity: cron}, {entity: {column: ClickHouse type}}.
     `deleted_share_pct`: how much of a table may be found gone at once before somebody must confirm it.
-    `running`: schedules and sensors start by themselves, since there is a credential.
+    `history`: entities whose changed values are kept. `running`: schedules and sensors start by themselves,
+    since there is a credential.
     """
 
     start_date: str = "2020-01-01"
@@ -63,6 +65,7 @@ class Bitrix24Settings:
     types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     deleted_share_pct: float = 20.0
     running: bool = True
+    history: frozenset[str] = frozenset()
 
     def cron(self, entity: Entity) -> str:
         """The entity's cron, empty if the clock does not load it.
@@ -188,6 +191,8 @@ def load_entity(
         loaded = load_snapshot(context, warehouse, table, reader)
     if entity.reconciled:
         Marks(warehouse).restore(loaded.table, loaded.source_time)
+    if entity.name in settings.history:
+        context.log.info("%d changed values noted", record_changes(warehouse, entity, loaded.table))
     facts.keep()
     if reader.unknown_keys:
         context.log.warning(
@@ -273,7 +278,8 @@ def build_assets(
 
 def view_specs(entities: Iterable[Entity] = ENTITIES) -> list[dg.AssetSpec]:
     """The `bi` views, which loads keep in step with their tables."""
-    return [*(view_spec(e) for e in entities), _view(MARKS.name, MARKS.comment)]
+    about = {MARKS.name: MARKS.comment, CHANGES.name: CHANGES.comment, "health": "How each entity is."}
+    return [*(view_spec(e) for e in entities), *(_view(name, text) for name, text in about.items())]
 
 
 def view_spec(entity: Entity) -> dg.AssetSpec:

@@ -26,6 +26,7 @@ def bitrix24_settings() -> Bitrix24Settings:
         types=_types(mapping("BITRIX24_TYPES")),
         deleted_share_pct=number("BITRIX24_DELETED_SHARE_PCT", 20),
         running=configured(),
+        history=_history(text("BITRIX24_HISTORY", "") or ""),
     )
 
 
@@ -35,6 +36,14 @@ _NAMES = frozenset(e.name for e in ENTITIES)
 def _known(setting: str, entity: str) -> None:
     if entity not in _NAMES and not re.fullmatch(r"(crm_dynamic_items|lists)(_\d+)?", entity):
         raise dg.Failure(f"{setting}: there is no entity {entity}.", allow_retries=False)
+
+
+def _history(chosen: str) -> frozenset[str]:
+    """Entities whose field history is kept, of a list with commas."""
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    for name in names:
+        _known("BITRIX24_HISTORY", name)
+    return frozenset(names)
 
 
 def _crons(chosen: Mapping[str, Any]) -> Mapping[str, str]:

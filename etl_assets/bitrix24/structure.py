@@ -10,7 +10,9 @@ from typing import Any
 import dagster as dg
 
 from etl_assets.bitrix24.deletions import MARKS, hidden
-from etl_assets.bitrix24.entities import Entity
+from etl_assets.bitrix24.entities import ENTITIES, Entity
+from etl_assets.bitrix24.labels import DICTIONARIES as LABEL_TABLES
+from etl_assets.bitrix24.labels import labels
 from resources.bitrix24 import CommandError, ListCall
 from resources.bitrix24.fields import (
     PortalField,
@@ -155,7 +157,7 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
         if entity.strategy == "universal_list":  # its numbers have no precision of their own
             types = {f.name: "Float64" for f in structure.fields if f.type == "double"} | dict(types)
         declared, position = columns(structure.fields, key=entity.key[0], overrides=types)
-    gone = hidden(entity)
+    gone, named = hidden(entity), labels(entity, structure.fields)
     return Table(
         database=DATABASE,
         name=entity.name,
@@ -167,8 +169,14 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
         tombstones=entity.tombstones,
         loaded_at_position=position,
         hidden=gone,
-        needs=(MARKS,) if gone else (),
+        labels=named,
+        needs=(*((MARKS,) if gone else ()), *(dictionaries(zone) if named else ())),
     )
+
+
+def dictionaries(zone: str) -> tuple[Table, ...]:
+    """The tables that labels are looked up in; a view can only be made when they are there."""
+    return tuple(table_of(e, Structure(), zone, {}) for e in ENTITIES if e.name in LABEL_TABLES)
 
 
 _PRODUCT_ROW_TYPES = {"quantity": "Float64", "discountRate": "Float64", "taxRate": "Float64"}

@@ -81,6 +81,7 @@ SCHEDULES = {
     "bitrix24_change_feed": "*/5 * * * *",
     "bitrix24_checks": "0 3 * * *",
     "bitrix24_dictionaries": "0 * * * *",
+    "bitrix24_health": "50 * * * *",
     "bitrix24_reconciliation": "30 3 * * *",
     "bitrix24_structure": "30 2 * * *",
     "bitrix24_work": "*/15 * * * *",
@@ -102,7 +103,7 @@ def test_the_location_holds_exactly_these_tables_and_their_views(place: House):
         for k in graph.get_all_asset_keys()
         if any(each.path[0] == "bitrix24" for each in (k, *graph.get(k).parent_keys))
     }
-    names.add("deleted_objects")
+    names |= {"deleted_objects", "health"}
     assert {k for k in found if k.startswith("bitrix24/")} == {f"bitrix24/{n}" for n in names}
     assert {f"bi/{n}" for n in names} <= found
     assert {e.name for e in ENTITIES} == set(TABLES)

@@ -50,7 +50,7 @@ def crons(defs: dg.Definitions) -> dict[str, str]:
     return {
         name: str(schedule.cron_schedule)
         for schedule in schedules(defs).values()
-        if schedule.name not in ("bitrix24_checks", "bitrix24_reconciliation")
+        if schedule.name not in ("bitrix24_checks", "bitrix24_reconciliation", "bitrix24_health")
         for name in assets_of(defs, schedule.job_name)
     }
 
