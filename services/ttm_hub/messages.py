@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from resources.ttm.protocol import CONNECTOR, ID, NONCE, TOKEN, TtmError
+from resources.ttm.protocol import CONNECTOR, ID, NONCE, TOKEN, TtmError, valid_id
 
 Id = Annotated[str, msgspec.Meta(pattern=ID)]
 Attempt = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -137,7 +137,7 @@ def _decode_leniently(decoder: msgspec.json.Decoder[Any], message: str, reason: 
         raise BadMessage("bad_request", f"The message is not JSON: {reason}.") from None
     if not isinstance(found, dict):
         raise BadMessage("bad_request", "A message is a JSON object.")
-    ref = next((found[name] for name in ("id", "ref") if isinstance(found.get(name), str)), None)
+    ref = found["id"] if valid_id(found.get("id")) else None
     if "\\u" in message:
         text = _SURROGATE.sub("\ufffd", json.dumps(found, ensure_ascii=False))
         try:
@@ -262,4 +262,5 @@ class StatusReply(Out, tag="status_reply"):
 
 
 def error(code: str, message: str, ref: str | None = None) -> bytes:
-    return Error(code, message[:500], ref, TtmError(code, "").retryable).encode()
+    text = _SURROGATE.sub("\ufffd", message[:500])
+    return Error(code, text, ref, TtmError(code, "").retryable).encode()
