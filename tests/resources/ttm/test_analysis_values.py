@@ -44,7 +44,7 @@ def test_a_stamp_without_a_zone_is_in_that_of_the_source():
     ],
 )
 def test_anything_else_is_unusable(value: Any):
-    with pytest.raises(ValueError, match="not a|outside|must be|out of range|hour|month"):
+    with pytest.raises(ValueError, match=r"not a|outside|must be|out of range|hour|month"):
         MOSCOW.parse(value)
 
 
