@@ -41,6 +41,7 @@ from sensors.bitrix24_events import build_sensor as build_events_sensor
 from sensors.bitrix24_smart_processes import build_sensors as build_bitrix24_sensors
 from sensors.metrika_conversions import build_sensor as build_conversions_sensor
 from sensors.metrika_scoring_service import build_sensors as build_scoring_sensors
+from sensors.mts_link_records import new_records
 from sensors.ttm_stopped_tickets import build_sensor
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -123,6 +124,7 @@ def _mts_link(resources: dict[str, Any]) -> dg.Definitions:
         assets=[*mts_link.build_assets(settings), *mts_link.table_specs(settings)],
         jobs=jobs,
         schedules=schedules,
+        sensors=[new_records],
     )
 
 

@@ -29,6 +29,7 @@ class MtsLinkSettings:
     failed_share: float = 0.5
     message_pages: int = 10_000
     contacts_filter: Mapping[str, str] = field(default_factory=dict)
+    retention: Mapping[str, int] = field(default_factory=dict)
     hourly: str = HOURLY
     nightly: str = NIGHTLY
 
@@ -44,6 +45,7 @@ def mts_link_settings() -> MtsLinkSettings:
         failed_share=number("MTS_LINK_FAILED_SHARE", 0.5),
         message_pages=int(number("MTS_LINK_MESSAGE_PAGES", 10_000)),
         contacts_filter=_filter(mapping("MTS_LINK_CONTACTS_FILTER")),
+        retention=_retention(mapping("MTS_LINK_RETENTION_DAYS")),
         hourly=_cron("MTS_LINK_HOURLY_CRON", HOURLY),
         nightly=_cron("MTS_LINK_NIGHTLY_CRON", NIGHTLY),
     )
@@ -58,6 +60,18 @@ def _classes(value: str) -> frozenset[str]:
             allow_retries=False,
         )
     return frozenset(name for name, each in PRIVACY.items() if each.on) | named
+
+
+def _retention(chosen: Mapping[str, Any]) -> Mapping[str, int]:
+    """Days by class; a dagster.Failure that names what is no class or no number of days."""
+    for name, days in chosen.items():
+        if name not in PRIVACY:
+            raise dg.Failure(f"MTS_LINK_RETENTION_DAYS: there is no class {name!r}.", allow_retries=False)
+        if not isinstance(days, int) or isinstance(days, bool) or days < 1:
+            raise dg.Failure(
+                f"MTS_LINK_RETENTION_DAYS: {name} must be a number of days, 1 or more.", allow_retries=False
+            )
+    return chosen
 
 
 def _filter(chosen: Mapping[str, Any]) -> Mapping[str, str]:

@@ -27,6 +27,7 @@ from resources.mts_link.answers import (
     unwrap,
 )
 from resources.mts_link.crowd import Ended, Stopped, crowd
+from resources.mts_link.files import FileFetcher
 from resources.mts_link.paging import ONCE, Paging
 
 J = TypeVar("J")
@@ -190,6 +191,10 @@ class MtsLinkClient:
     def now(self) -> datetime:
         """The source's clock, by its last answer; this host's before the first one. UTC."""
         return datetime.fromtimestamp(self._clock.time(), UTC) + self._skew
+
+    def fetcher(self) -> FileFetcher:
+        """What fetches files, outside of the rate of questions."""
+        return FileFetcher(self._http, self._base, self._headers, self._clock, self._backoff)
 
     # Questions
 
