@@ -200,7 +200,7 @@ class TicketSystem:
         raise AssertionError("the last hop returns")
 
     def _pause(self, attempt: int, reply: Reply | None) -> float:
-        asked = _seconds(reply.retry_after) if reply else None
+        asked = retry_seconds(reply.retry_after) if reply else None
         if asked is not None:
             return min(asked, self._config.most_wait_s)
         return self._config.retry_s * 2 ** (attempt - 1) * (1 + random.random() / 2)
@@ -319,14 +319,13 @@ def _same_host(url: str, target: str) -> bool:
     return (here.scheme, here.netloc) == (there.scheme, there.netloc)
 
 
-def _seconds(text: str | None) -> float | None:
+def retry_seconds(text: str | None) -> float | None:
     """`Retry-After`: seconds, or a date."""
     if text is None:
         return None
-    if text.strip().isdigit():
+    if text.isascii() and text.strip().isdigit():
         return float(text)
     try:
-        when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
         return None
-    return max(0.0, when.timestamp() - time.time())

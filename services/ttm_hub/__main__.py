@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import signal
@@ -32,6 +33,7 @@ async def run(config: HubConfig) -> None:
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m services.ttm_hub", description=__doc__).parse_args()
     redaction = Redaction()
     log_to_stderr(redaction)
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.ttm import ARREARS, STOPPED, TicketSystem
 from services.ttm_connector.login import life_of
+from services.ttm_connector.system import retry_seconds
 from tests.services.ttm_connector.connector_house import Line, connector
 
 PREFIX = "/nttm-web-gateway/api/ticket/"
@@ -264,3 +265,20 @@ def test_a_list_that_never_stands_still_is_partial(system: TicketSystem):
     assert data["partial"]
     assert before <= set(data["ids"])
     assert sum("task/page" in call.path for call in system.calls) == 6  # three times two pages
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("²", None),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text: str | None, seconds: float | None):
+    assert retry_seconds(text) == seconds
