@@ -35,7 +35,7 @@ class ComputedLoad(Load):
             if self.warehouse.engine.embedded:
                 client.command("SYSTEM JEMALLOC PURGE")  # the engine gives memory back only when asked
 
-    def add_columns(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def add_columns(self, columns: Mapping[str, Any]) -> None:
         """Insert columns of equal length, numpy arrays or lists."""
         rows = len(next(iter(columns.values())))
         named = {**columns, LOADED_AT: [datetime.now(UTC)] * rows}

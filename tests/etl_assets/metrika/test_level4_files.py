@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -199,3 +201,36 @@ def test_a_log_that_is_not_whole_is_refused(
     assert not refusal.value.allow_retries
     left = "SELECT count() FROM system.databases WHERE startsWith(name, 'svod_scratch_')"
     assert warehouse.query(left) == [(0,)]
+
+
+# The two models that came with the old script, where their folder is at hand
+
+SAMPLES = os.environ.get("SVOD_SAMPLES")
+
+
+@pytest.mark.skipif(not SAMPLES, reason="SVOD_SAMPLES does not name the folder of samples")
+@pytest.mark.parametrize("rule", ["visit", "legacy"])
+def test_the_real_models_select_what_plain_python_selects(
+    warehouse: WarehouseResource, tmp_path: Path, rule: str
+):
+    folder = Path(SAMPLES or "") / "metrika" / "models"
+    directory = ModelsDirectory.at(str(folder), str(tmp_path / "models.sha256"))
+    for file in folder.glob("*.joblib"):
+        directory.trust(file)
+    dice = random.Random(5)
+    visits, hits = [], []
+    for number in range(400):
+        first = 10**18 + 1000 * number
+        offsets = [dice.randrange(600) for _ in range(dice.randrange(0, 14))]
+        own = [Hit(first + i, START + timedelta(seconds=s), dice.randrange(4)) for i, s in enumerate(offsets)]
+        hits += own
+        ids = tuple(h.watch_id for h in own)
+        visits.append(
+            Visit(first, ids, dice.randrange(500), dice.randrange(9), dice.randrange(2), dice.randrange(5))
+        )
+    dice.shuffle(hits)
+    chosen = Level4Settings(directory, FeatureRules("legacy" if rule == "legacy" else "visit"))
+    found = score_files(warehouse, parts(visit_log(visits)), parts(hit_log(hits)), chosen)
+    wanted = expected(visits, hits, Models(directory), legacy=rule == "legacy")
+    assert [row["visitId"] for row in found.rows] == wanted
+    assert 50 < len(wanted) < 350
