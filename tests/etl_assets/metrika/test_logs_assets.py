@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from etl_assets.metrika.level4 import COUNTERS_TAG
+from etl_assets.metrika.settings import metrika_settings
 from sandbox.metrika import TOKEN
 from tests.etl_assets.metrika.counter_house import (
     COUNTER,
@@ -308,16 +309,32 @@ def test_without_credentials_a_run_says_which_variable(tmp_path: Path, settings:
         assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
 
 
-@pytest.mark.parametrize("value", ["a", "1;2", "-5", "0", "1.5", str(2**31), "१२"])
-def test_a_malformed_counter_is_named(tmp_path: Path, value: str):
-    with pytest.raises(dg.Failure, match="METRIKA_COUNTERS"), counter_house(tmp_path, METRIKA_COUNTERS=value):
-        pass
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("METRIKA_COUNTERS", v) for v in ("a", "1;2", "-5", "0", "1.5", str(2**31), "१२")),
+        ("METRIKA_COUNTER", "x"),
+        ("METRIKA_SCHEDULE", "daily"),
+        ("METRIKA_RELOAD_DAYS", "0"),
+        ("METRIKA_RELOAD_DAYS", "2.5"),
+        ("METRIKA_START_DATE", "soon"),
+        ("METRIKA_TIMEZONE", "Moscow"),
+        ("METRIKA_CONVERSIONS_UPLOAD", "perhaps"),
+    ],
+)
+def test_a_malformed_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv("METRIKA_COUNTERS", "")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(dg.Failure, match=value if name.endswith("ZONE") else name):
+        metrika_settings()
 
 
-def test_the_old_name_of_the_counter_works(tmp_path: Path):
-    with counter_house(tmp_path, METRIKA_COUNTERS="", METRIKA_COUNTER=str(COUNTER)) as house:
-        house.load("visits")
-        assert house.ids("visits", 1) == house.there("visits", 1)
+def test_the_old_name_of_the_counter_works(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("METRIKA_COUNTERS", "")
+    monkeypatch.setenv("METRIKA_COUNTER", "17")
+    assert metrika_settings().counters == (17,)
+    monkeypatch.setenv("METRIKA_COUNTERS", "5, 4,5")
+    assert metrika_settings().counters == (5, 4)
 
 
 def test_the_schedule_asks_for_the_last_three_days_in_one_run(house: CounterHouse):
