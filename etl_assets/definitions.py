@@ -37,6 +37,7 @@ from schedules.metrika import build_schedules as build_metrika_schedules
 from schedules.mts_link import build_schedules as build_mts_link_schedules
 from schedules.mts_vats import build_schedules as build_mts_vats_schedules
 from schedules.ttm import build_schedules as build_ttm_schedules
+from sensors.bitrix24_events import build_received_sensor
 from sensors.bitrix24_events import build_sensor as build_events_sensor
 from sensors.bitrix24_smart_processes import build_sensors as build_bitrix24_sensors
 from sensors.metrika_conversions import build_sensor as build_conversions_sensor
@@ -88,6 +89,7 @@ def _bitrix24(resources: dict[str, Any]) -> dg.Definitions:
         sensors=[
             *build_bitrix24_sensors(settings.running),
             build_events_sensor(given("BITRIX24_APP_CLIENT_ID")),
+            build_received_sensor(given("BITRIX24_EVENTS_TOKEN")),
         ],
     )
 

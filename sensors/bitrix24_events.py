@@ -5,10 +5,11 @@ import json
 import dagster as dg
 
 from etl_assets.bitrix24.deleted import KEY
-from etl_assets.bitrix24.events import OfflineQueue, identity
+from etl_assets.bitrix24.events import OfflineQueue, identity, received_inbox
 from resources.bitrix24 import Bitrix24Resource
 
 TAG = "svod/offline_events"
+INBOX_TAG = "svod/received_events"
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
@@ -26,6 +27,27 @@ def build_sensor(running: bool) -> dg.SensorDefinition:
         description="Takes in deletions that the portal has queued for the application (offline events).",
     )
     return make(offline_events)
+
+
+def build_received_sensor(running: bool) -> dg.SensorDefinition:
+    """`running`: the receiver of outgoing webhooks is set up."""
+    make = dg.sensor(
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
+        target=dg.AssetSelection.assets(KEY),
+        description="Takes in deletions that the receiver of outgoing webhooks has kept.",
+    )
+    return make(received_events)
+
+
+def received_events(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Ask for a run when something has arrived and no run is on its way."""
+    if not received_inbox().waiting():
+        return dg.SkipReason("No events have arrived")
+    if context.instance.get_runs(dg.RunsFilter(tags={INBOX_TAG: "true"}, statuses=UNFINISHED), limit=1):
+        return dg.SkipReason("The run of the last events is not finished yet")
+    config = {"ops": {"__".join(KEY.path): {"config": {"inbox": True}}}}
+    return dg.RunRequest(asset_selection=[KEY], run_config=config, tags={INBOX_TAG: "true"})
 
 
 def offline_events(

@@ -7,7 +7,7 @@ from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.bitrix24.comparing import Compared, Comparer, counted_entities, guard_rights
 from etl_assets.bitrix24.deletions import MARKS
 from etl_assets.bitrix24.entities import Entity
-from etl_assets.bitrix24.events import OfflineQueue, consume
+from etl_assets.bitrix24.events import OfflineQueue, consume, consume_received, received_inbox
 from etl_assets.loading import OWNERS, column_schema
 from resources.bitrix24 import Bitrix24Resource
 from resources.clickhouse import WarehouseResource
@@ -30,12 +30,13 @@ of the entities: counts and ids."""
 class Reconcile(dg.Config):
     """What to compare. `confirm`: believe mass deletions, and a loss of rights, this once.
 
-    `offline`: take in the application's queue of events instead of counting.
+    `offline`: take in the application's queue of events instead of counting; `inbox`: what was received.
     """
 
     entities: list[str] = Field(default_factory=list)
     confirm: bool = False
     offline: bool = False
+    inbox: bool = False
 
 
 def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
@@ -74,6 +75,8 @@ def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
         )
         if config.offline:
             return reported(warehouse, consume(OfflineQueue(bitrix24.client), comparer, warehouse))
+        if config.inbox:
+            return reported(warehouse, consume_received(received_inbox(), comparer, warehouse))
         guard_rights(bitrix24.client, warehouse, confirmed=config.confirm)
         done, failed = compare_all(context, comparer, chosen)
         if failed:

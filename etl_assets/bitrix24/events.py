@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from etl_assets.bitrix24.comparing import Compared, Comparer, counted_entities
+from etl_assets.bitrix24.deletions import Source
+from etl_assets.settings import text
 from resources.bitrix24 import PAGE, Bitrix24Client
+from resources.bitrix24.inbox import Inbox
 from resources.clickhouse import WarehouseResource
+from resources.http import default_state_dir
 
 DELETIONS = {
     "ONCRMLEADDELETE": "crm_lead",
@@ -72,8 +77,8 @@ def _fields(data: Any) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> int | None:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+    digits = str(value)
+    return int(digits) if digits.isascii() and digits.isdigit() and int(digits) > 0 else None
 
 
 class OfflineQueue:
@@ -127,8 +132,8 @@ def identity(row: Mapping[str, Any]) -> str:
 
 def consume(queue: OfflineQueue, comparer: Comparer, warehouse: WarehouseResource) -> list[Compared]:
     """Settle every record of the queue at least once, and clear it; this may be killed at any moment."""
-    text, _ = warehouse.notes([HANDLED]).get(HANDLED, ("[]", None))
-    settled = set(json.loads(text))  # listed before and never free: reserved by a process that died
+    noted, _ = warehouse.notes([HANDLED]).get(HANDLED, ("[]", None))
+    settled = set(json.loads(noted))  # listed before and never free: reserved by a process that died
     listed = queue.listed()
     done = settle([r for r in listed if identity(r) not in settled], comparer, warehouse)
     settled.update(map(identity, listed))
@@ -141,7 +146,25 @@ def consume(queue: OfflineQueue, comparer: Comparer, warehouse: WarehouseResourc
     return done
 
 
-def settle(rows: list[Mapping[str, Any]], comparer: Comparer, warehouse: WarehouseResource) -> list[Compared]:
+def received_inbox() -> Inbox:
+    """Where the receiver of outgoing webhooks keeps events: in SVOD_STATE_DIR."""
+    return Inbox(Path(text("SVOD_STATE_DIR", "") or default_state_dir()))
+
+
+def consume_received(inbox: Inbox, comparer: Comparer, warehouse: WarehouseResource) -> list[Compared]:
+    """Settle the events that were received; they stay until all of them are settled."""
+    rows = [{"EVENT_NAME": e.get("event"), "EVENT_DATA": e.get("data")} for e in inbox.take()]
+    done = settle(rows, comparer, warehouse, "event")
+    inbox.done()
+    return done
+
+
+def settle(
+    rows: Sequence[Mapping[str, Any]],
+    comparer: Comparer,
+    warehouse: WarehouseResource,
+    source: Source = "offline",
+) -> list[Compared]:
     """Mark what these events say is gone, each after asking the portal for it."""
     ids: dict[str, set[int]] = defaultdict(set)
     whole: set[str] = set()
@@ -155,6 +178,6 @@ def settle(rows: list[Mapping[str, Any]], comparer: Comparer, warehouse: Warehou
     if "" in whole:  # of some smart process
         whole |= {name for name in known if name.startswith(("crm_dynamic_items_", "crm_smart_invoice"))}
     done = [
-        comparer.settle(known[n], sorted(found), "offline") for n, found in sorted(ids.items()) if n in known
+        comparer.settle(known[n], sorted(found), source) for n, found in sorted(ids.items()) if n in known
     ]
     return done + [comparer.compare(known[n]) for n in sorted(whole) if n in known]

@@ -103,7 +103,7 @@ def test_the_location_holds_exactly_these_tables_and_their_views(place: House):
         for k in graph.get_all_asset_keys()
         if any(each.path[0] == "bitrix24" for each in (k, *graph.get(k).parent_keys))
     }
-    names |= {"deleted_objects", "health"}
+    names |= {"deleted_objects", "health", "field_history"}
     assert {k for k in found if k.startswith("bitrix24/")} == {f"bitrix24/{n}" for n in names}
     assert {f"bi/{n}" for n in names} <= found
     assert {e.name for e in ENTITIES} == set(TABLES)

@@ -1,0 +1,1 @@
+"""Receives the portal's outgoing webhooks: deletions are noticed without an application."""

@@ -1,0 +1,33 @@
+"""`python -m services.bitrix24_events`: receive events until Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import dagster as dg
+import uvicorn
+
+from etl_assets.settings import number, text
+from resources.bitrix24.inbox import Inbox
+from resources.http import register_secret
+from services.bitrix24_events.app import PATH, create_app
+
+
+def main() -> int:
+    """Exit status 1 if a setting is missing."""
+    try:
+        token = text("BITRIX24_EVENTS_TOKEN")
+        folder = Path(text("SVOD_STATE_DIR"))
+        host, port = text("BITRIX24_EVENTS_HOST", "127.0.0.1"), int(number("BITRIX24_EVENTS_PORT", 8030))
+    except dg.Failure as failure:
+        print(failure.description, file=sys.stderr)
+        return 1
+    register_secret(token)
+    print(f"Events of the portal are received at http://{host}:{port}{PATH}", flush=True)
+    uvicorn.run(create_app(token, Inbox(folder)), host=host, port=port, log_level="warning", access_log=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
