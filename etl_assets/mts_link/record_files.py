@@ -24,8 +24,8 @@ records = dg.DynamicPartitionsDefinition(name="mts_link_record")
     tags={"source": DATABASE, "pii": "", "svod/by_hand": ""},
     retry_policy=dg.RetryPolicy(max_retries=2, delay=60),
     description="MP4 files of converted records, one partition a record (its id). Loaded by hand, or by the "
-    f"sensor `mts_link_records`, into {SETTING}: a directory or any fsspec URL.\n\nStreamed, gone on with after "
-    "a break, checked by size. The key is sent to the API's own host only.",
+    f"sensor `mts_link_records`, into {SETTING}: a directory or any fsspec URL.\n\nStreamed, gone on with "
+    "after a break, checked by size. The key is sent to the API's own host only.",
 )
 def record_files(context: dg.AssetExecutionContext, mts_link: MtsLinkResource) -> dg.MaterializeResult:
     """Fetch one record's file; nothing if it is there already."""

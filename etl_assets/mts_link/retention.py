@@ -45,8 +45,8 @@ def build_retention(settings: MtsLinkSettings) -> dg.AssetsDefinition:
         owners=OWNERS,
         pool=DATABASE,
         tags={"source": DATABASE, "mts_link/cadence": "nightly"},
-        description="Deletes rows of a class that are older than MTS_LINK_RETENTION_DAYS allows, from its tables "
-        f"and from svod.rejected_rows.\n\n**Chosen** {chosen}.",
+        description="Deletes rows of a class that are older than MTS_LINK_RETENTION_DAYS allows, from its "
+        f"tables and from svod.rejected_rows.\n\n**Chosen** {chosen}.",
     )
     def _retention(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         deleted = delete_old(warehouse, settings.retention)
