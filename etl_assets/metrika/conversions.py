@@ -155,13 +155,15 @@ class Sender:
     def _settle(self, counter: int) -> None:
         """Find out about files whose upload was interrupted: they arrived, or they may be sent again."""
         rows = self.warehouse.query(
-            f"SELECT comment, visit_id, client_id, date, unix_time FROM {SENT.sql_name} FINAL "
-            "WHERE counter_id = {c:UInt32} AND target = {t:String} AND state = 'sending' ORDER BY comment",
+            "SELECT comment, toUnixTimestamp(dt_inserted), visit_id, client_id, date, unix_time "
+            f"FROM {SENT.sql_name} FINAL WHERE counter_id = {{c:UInt32}} AND target = {{t:String}} "
+            "AND state = 'sending' ORDER BY comment",
             {"c": counter, "t": self.settings.target},
         )
-        for comment in sorted({row[0] for row in rows}):
-            if found := self.client.find_uploading(counter, comment):
-                there = [Conversion(*row[1:]) for row in rows if row[0] == comment]
+        for comment, begun in sorted({row[:2] for row in rows}):
+            there = [Conversion(*row[2:]) for row in rows if row[0] == comment]
+            since = datetime.fromtimestamp(begun, UTC)
+            if found := self.client.find_uploading(counter, comment, len(there), since):
                 self._write(counter, there, "sent", comment, found.id)
 
     def _write(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from resources.metrika.errors import MetrikaBusy, MetrikaRefusal, failure
 from resources.metrika.objects import ATTRIBUTION, Ask, Counter, Evaluation, Goal, LogRequest, Uploading
 
 UPLOADINGS_PAGE = 1000
+SKEW = timedelta(seconds=5)  # of the service's own clocks
 TIDYING_S = 15  # cleaning up is worth a few attempts, not a long wait at the end of a failed run
 _PARALLEL = Backoff(first_s=5, most_s=30)  # a running request must end first
 _STAYS = "If it stays so, check METRIKA_URL and the proxy."
@@ -223,6 +224,7 @@ class MetrikaClient:
         if self._client_id_type:
             query["client_id_type"] = self._client_id_type
         files = {"file": ("conversions.csv", csv, "text/csv")}
+        rows, since = csv.count(b"\n") - 1, self.now()
         waits = self._waits()
         while True:
             try:
@@ -232,7 +234,7 @@ class MetrikaClient:
                 if not comment or (wait := next(waits, None)) is None:
                     raise
             self.sleep(wait)
-            if found := self.find_uploading(counter, comment):
+            if found := self.find_uploading(counter, comment, rows, since):
                 return found
 
     def uploading(self, counter: int, uploading_id: int) -> Uploading:
@@ -252,9 +254,22 @@ class MetrikaClient:
                 return
             offset += len(page)
 
-    def find_uploading(self, counter: int, comment: str) -> Uploading | None:
-        """The uploading with exactly this comment, if there is one."""
-        return next((u for u in self.uploadings(counter) if u.comment == comment), None)
+    def find_uploading(
+        self, counter: int, comment: str, rows: int = 0, since: datetime | None = None
+    ) -> Uploading | None:
+        """The uploading with exactly this comment, if there is one.
+
+        Where the API tells no comments, the one of so many `rows` that was made after `since`, if both are
+        given: real answers have been seen that lack most fields.
+        """
+        silent = None
+        for found in self.uploadings(counter):
+            if found.comment == comment:
+                return found
+            at = found.created_at
+            if since and at and not found.comment and found.source_quantity == rows and at >= since - SKEW:
+                silent = found
+        return silent
 
     # One call
 

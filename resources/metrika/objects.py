@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -110,6 +110,15 @@ class Uploading:
     @property
     def final(self) -> bool:
         return self.status in Uploading.FINAL
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was made; None where the API does not tell."""
+        try:
+            found = datetime.fromisoformat(self.create_time)
+        except ValueError:
+            return None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Uploading:

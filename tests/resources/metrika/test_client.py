@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,6 +271,24 @@ def test_a_file_is_sent_once_though_the_answer_is_lost(client: MetrikaClient, me
     ours = [u for u in client.uploadings(COUNTER) if u.comment == comment]
     assert [u.id for u in ours] == [found.id]
     assert ours[0].source_quantity == ours[0].line_quantity == 1
+
+
+def test_a_file_is_known_again_where_the_api_tells_no_comments(
+    client: MetrikaClient, metrika: Metrika, monkeypatch: pytest.MonkeyPatch
+):
+    client.goals(COUNTER)  # so that the service's clock is known
+    client.upload_conversions(COUNTER, CSV + CSV.split(b"\n")[1] + b"\n", "another")
+    listed = metrika.conversions.listed
+
+    def silent(counter: int, limit: int, offset: int) -> dict[str, Any]:
+        found = listed(counter, limit, offset)["uploadings"]
+        return {"uploadings": [{k: v for k, v in u.items() if k != "comment"} for u in found]}
+
+    monkeypatch.setattr(metrika.conversions, "listed", silent)
+    metrika.conversions.uploadings[:] = metrika.conversions.uploadings[-1:]
+    metrika.faults.add("lost", "/upload$")
+    found = client.upload_conversions(COUNTER, CSV, "filesilent")
+    assert (found.source_quantity, len(metrika.conversions.uploadings)) == (1, 2)
 
 
 def test_without_a_comment_a_lost_answer_is_the_callers(client: MetrikaClient, metrika: Metrika):
