@@ -13,6 +13,7 @@ ALL = (
     "metrika_stream",
     "metrika_scoring",
     "scoring_api",
+    "mts_link",
     "mts_vats",
     "ttm_hub",
     "ttm_night",

@@ -54,8 +54,9 @@ def record_changes(warehouse: WarehouseResource, entity: Entity, table: Table) -
     fresh = _fresh(warehouse, entity, table)
     before = f"SELECT id, row FROM {_STATE.sql_name} FINAL WHERE entity = {literal(entity.name)}"
     known = f"{before} AND id IN (SELECT id FROM ({fresh}))"
+    kept = f"p.3 != p.2 AND p.1 != {literal(entity.modified or '')}"
     pairs = (
-        "arrayFilter(p -> p.3 != p.2, arrayMap(p -> (p.1, p.2, if(was[p.1] = '', 'null', was[p.1])), "
+        f"arrayFilter(p -> {kept}, arrayMap(p -> (p.1, p.2, if(was[p.1] = '', 'null', was[p.1])), "
         "JSONExtractKeysAndValuesRaw(now.row)))"
     )
     was = "CAST(JSONExtractKeysAndValuesRaw(then.row), 'Map(String, String)') AS was"
@@ -90,9 +91,13 @@ def _fresh(warehouse: WarehouseResource, entity: Entity, table: Table) -> str:
     last = warehouse.query(since)[0][0]
     begin = int(last.timestamp() - LATE.total_seconds())
     low = f"{LOADED_AT} >= toDateTime({begin})" if last.year > 1971 else "1"
+    compared = (
+        f"SELECT id, {LOADED_AT} FROM {_STATE.sql_name} FINAL WHERE entity = {literal(entity.name)} AND {low}"
+    )
     return (
         f"SELECT {key} AS id, {row} AS row, ifNull({moment}, toDateTime64({LOADED_AT}, 3)) AS at, "
-        f"{author} AS author, {LOADED_AT} AS seen FROM {table.sql_name} FINAL WHERE {low}"
+        f"{author} AS author, {LOADED_AT} AS seen FROM {table.sql_name} FINAL "
+        f"WHERE {low} AND ({key}, {LOADED_AT}) NOT IN ({compared})"
     )
 
 
