@@ -33,6 +33,7 @@ def doctor() -> None:
         "BITRIX24_WEBHOOK_URL": _bitrix24,
         "METRIKA_TOKEN": _metrika,
         "METRIKA_MODELS_DIR": _models,
+        "MTS_LINK_API_TOKEN": _mts_link,
         "MTS_VATS_LOGIN": _mts_vats,
         "TTM_SERVER": _ttm,
         "TTM_DB_SCHEMA": _ticket_tables,
@@ -225,6 +226,27 @@ def _mts_vats() -> Iterator[Finding]:
         except dg.Failure as failure:
             hint = " `make dev` runs the sandbox." if sandbox_of("mts_vats").port else ""
             yield False, redact((failure.description or "no answer") + hint)
+
+
+def _mts_link() -> Iterator[Finding]:
+    """One question a group of methods: what the key may read."""
+    from etl_assets.mts_link.endpoints import BY_NAME
+    from etl_assets.mts_link.settings import mts_link_resource, mts_link_settings
+    from resources.mts_link import Call, Refused
+
+    settings = mts_link_settings()
+    if not sandbox_of("mts_link").configured:
+        yield True, "not set up"
+        return
+    resource = mts_link_resource()
+    for name in ("organization_members", "organization_courses", "endless_meetings_list", "files_list"):
+        endpoint = BY_NAME[name]
+        try:
+            resource.client.get(Call(endpoint.path, endpoint.paging.query(1, 0, None)))
+            yield True, f"{endpoint.group}: the key may read {name}"
+        except Refused as refused:
+            yield False, f"{endpoint.group}: {name} is refused with {refused}; give the key the scope for it"
+    yield True, f"classes of data that are read: {', '.join(sorted(settings.classes))}"
 
 
 def _ttm() -> Iterator[Finding]:

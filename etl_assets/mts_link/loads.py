@@ -78,7 +78,7 @@ def load_children(
         due,
         everyone,
         bounds=bounds,
-        kind=_kind(mode, bounds),
+        kind=_kind(mode, bounds) if load.known else "full",
         began_at=now,
         resumed=left is not None,
     )
