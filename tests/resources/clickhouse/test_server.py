@@ -253,7 +253,7 @@ def test_a_server_that_dies_and_comes_back(
             monkeypatch.undo()  # it is everybody's sleep, also that of `server` itself
             server.start()
 
-        monkeypatch.setattr("resources.clickhouse.warehouse.time.sleep", revive)
+        monkeypatch.setattr("resources.clickhouse.errors.time.sleep", revive)
         warehouse = WarehouseResource(url=server.url("loader"))
         wanted, _ = warehouse.ensure(table(name))
         put(warehouse, wanted)
