@@ -10,6 +10,7 @@ ALL = (
     "tick",
     "kills",
     "reconcile",
+    "history",
     "metrika_stream",
     "metrika_scoring",
     "scoring_api",

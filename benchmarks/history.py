@@ -29,7 +29,8 @@ def main() -> int:
         warehouse = WarehouseResource(url=f"chdb://{path}/warehouse")
         table, _ = warehouse.ensure(table_of(DEAL, Structure(fields), "Europe/Moscow", {}))
         values = ", ".join(f"concat('value {n} of ', toString(number))" for n in range(FIELDS))
-        into = f"INSERT INTO {table.sql_name} (ID, DATE_MODIFY, {', '.join(f.name for f in texts)}, dt_inserted) "
+        columns = ", ".join(["ID", "DATE_MODIFY", *(f.name for f in texts), "dt_inserted"])
+        into = f"INSERT INTO {table.sql_name} ({columns})"
         began = time.monotonic()
         warehouse.command(f"{into} SELECT toString(number), now64(3), {values}, now() FROM numbers({ROWS})")
         load = time.monotonic() - began

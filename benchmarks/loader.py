@@ -17,7 +17,7 @@ from typing import Any
 
 from etl_assets.bitrix24.entities import OBJECTS
 from etl_assets.bitrix24.facts import RunFacts
-from etl_assets.bitrix24.reading import READERS
+from etl_assets.bitrix24.readers import READERS
 from etl_assets.bitrix24.structure import table_of
 from etl_assets.loading import Bounds, begin
 from resources.bitrix24 import Bitrix24Client, Window
