@@ -15,7 +15,12 @@ records = dg.DynamicPartitionsDefinition(name="mts_link_record")
 
 @dg.asset(
     key=[DATABASE, "record_files"],
-    deps=[dg.AssetKey([DATABASE, "download_converted_record"])],
+    # a file belongs to a record, whatever the day on which the record was loaded
+    deps=[
+        dg.AssetDep(
+            dg.AssetKey([DATABASE, "download_converted_record"]), partition_mapping=dg.AllPartitionMapping()
+        )
+    ],
     partitions_def=records,
     group_name=DATABASE,
     kinds={DATABASE, "file"},
