@@ -49,6 +49,11 @@ class Parent:
         return SEPARATOR.join(self.values)
 
 
+def _hash(columns: str) -> str:
+    """SQL: what a row looks like, as a number. As a text first: the hash of anything with a NULL is NULL."""
+    return f"cityHash64(toString(tuple({columns})))"
+
+
 def _rows(table: str, key: str, state: str, *, where: str = "1", day: str = "", ended: str = "") -> str:
     return (
         f"SELECT {key}, toString({state}) AS state, {day or _NEVER} AS day, {ended or _NEVER} AS ended "
@@ -61,13 +66,13 @@ _HELD = "status = 'STOP'"
 
 
 def _sessions(state: str, where: str = "1") -> str:
-    return _rows("event_sessions", "id", f"cityHash64({state})", where=where, day="startsAt", ended="endsAt")
+    return _rows("event_sessions", "id", _hash(state), where=where, day="startsAt", ended="endsAt")
 
 
 _EVENTS = _rows(
     "organization_events_schedule",
     "id",
-    "cityHash64(name, status, type, access, startsAt, endsAt, estimatedAt, rule, eventSessions)",
+    _hash("name, status, type, access, startsAt, endsAt, estimatedAt, rule, eventSessions"),
     day="startsAt",
     ended="endsAt",
 )
@@ -80,14 +85,14 @@ _CHATS = (
 _NEWEST = "if(count(lastMessage) = 0, '', toString(cityHash64(arraySort(groupUniqArray(lastMessage)))))"
 # What a person did in sessions that are over: when it grows there may be new results.
 _PEOPLE = (
-    "SELECT userId AS id, toString(cityHash64(count(), max(s.endsAt))) AS state, "
+    f"SELECT userId AS id, toString({_hash('count(), max(s.endsAt)')}) AS state, "
     f"{_NEVER} AS day, max(s.endsAt) AS ended FROM {DATABASE}.event_participants AS p FINAL "
     f"INNER JOIN {DATABASE}.event_sessions AS s FINAL ON s.id = p.event_session_id AND s.status = 'STOP' "
     "WHERE p.is_deleted = 0 AND s.is_deleted = 0 AND p.userId IS NOT NULL GROUP BY userId"
 )
 _MEMBERS = f"SELECT id, '' AS state, {_NEVER} AS day, {_NEVER} AS ended FROM {DATABASE}.organization_members"
-_TEST = "cityHash64(name, lastStart, startsCount, testSessions)"
-_FILE = "cityHash64(name, type, size, state, progress, isDeleted)"
+_TEST = _hash("name, lastStart, startsCount, testSessions")
+_FILE = _hash("name, type, size, state, progress, isDeleted")
 _SESSION = ("event_session_id",)
 
 PARENTS = {
@@ -153,7 +158,7 @@ PARENTS = {
     "checked": Parents(
         _SESSION,
         ("attention_checkpoints",),
-        "SELECT event_session_id AS id, toString(cityHash64(count(), max(endedAt))) AS state, "
+        f"SELECT event_session_id AS id, toString({_hash('count(), max(endedAt)')}) AS state, "
         "min(startedAt) AS day, max(endedAt) AS ended "
         f"FROM {DATABASE}.attention_checkpoints FINAL WHERE is_deleted = 0 GROUP BY event_session_id",
     ),

@@ -64,6 +64,15 @@ def _second_reading(body: bytes) -> Any:
         raise BadAnswer("the answer is not JSON") from None
 
 
+def is_json(body: bytes) -> bool:
+    """Whether an answer may be the API's own."""
+    try:
+        read_json(body)
+    except BadAnswer:
+        return False
+    return True
+
+
 def unwrap(payload: Any, *, whole: bool = False) -> Envelope:
     """The content of `{"data": …}` and of `{"items": [..]}`; the envelope of several methods is undocumented.
 

@@ -21,6 +21,7 @@ from resources.mts_link.answers import (
     Envelope,
     Record,
     error_of,
+    is_json,
     read_json,
     server_time,
     text_id,
@@ -321,6 +322,8 @@ class MtsLinkClient:
             return _Attempt(200, payload=[])
         if status in RETRIED or status >= 500:
             return _Attempt(status, message, retry_after_s=_retry_after(answer))
+        if status in REFUSED and not is_json(answer.body):
+            return _Attempt(status, "a page that is not the API's")  # of a proxy on the way
         raise _refusal(status, message, path)
 
     def _too_early(self) -> float:

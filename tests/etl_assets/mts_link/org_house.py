@@ -41,7 +41,9 @@ class Hurried:
 
 def small_org(**changes: Any) -> OrgConfig:
     """A few of everything, no rate limit, a clock that stands still at the present."""
-    return replace(OrgConfig(rate=None, clock_start=int(time.time()), clock_factor=0), **changes)
+    base = OrgConfig(rate=None, clock_start=int(time.time()), clock_factor=0)
+    base = replace(base, sessions=20, staff=8, contacts=12)
+    return replace(base, **changes)
 
 
 def day(ago: int) -> str:

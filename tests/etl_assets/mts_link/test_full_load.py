@@ -76,7 +76,7 @@ def test_room_tokens_upload_addresses_and_passwords_are_not_stored(place: OrgHou
 
 def test_nothing_was_refused(place: OrgHouse):
     assert place.rows("SELECT endpoint FROM mts_link._errors") == []
-    assert place.metadata("event_participants")["parents"] == 30
+    assert place.metadata("event_participants")["parents"] == 20
 
 
 def test_an_unchanged_hour_costs_few_requests_and_changes_nothing(place: OrgHouse):

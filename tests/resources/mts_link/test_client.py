@@ -129,6 +129,7 @@ FAULTS = [
     {"action": "status", "status": 503},
     {"action": "html", "status": 502},
     {"action": "html", "status": 200},
+    {"action": "html", "status": 404},
     {"action": "reset"},
     {"action": "truncate"},
     {"action": "empty"},
