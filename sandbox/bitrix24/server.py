@@ -1,7 +1,6 @@
 """Runs a portal: in a background thread for tests, in the foreground for the command line."""
 
 import asyncio
-import ipaddress
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -11,14 +10,9 @@ from pathlib import Path
 from sandbox.bitrix24.config import PortalConfig
 from sandbox.bitrix24.http import Connection, Router
 from sandbox.bitrix24.portal import Portal
+from sandbox.loopback import require_loopback
 
 _TICK = 0.1
-
-
-def require_loopback(host: str) -> None:
-    """The emulator has no protection of its own. Raises ValueError for other addresses."""
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise ValueError(f"the sandbox listens on loopback only, not on {host}")
 
 
 def _tls(certfile: str | Path | None, keyfile: str | Path | None) -> ssl.SSLContext | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import ipaddress
 import json
 import logging
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from sandbox.loopback import require_loopback
 from sandbox.metrika.config import MetrikaConfig
 from sandbox.metrika.errors import ApiError
 from sandbox.metrika.faults import Fault
@@ -27,12 +27,6 @@ from sandbox.metrika.service import Metrika, Part, Request
 
 MOST_BODY = 64 << 20
 _log = logging.getLogger(__name__)
-
-
-def require_loopback(host: str) -> None:
-    """The emulator has no protection of its own. Raises ValueError for other addresses."""
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise ValueError(f"the sandbox listens on loopback only, not on {host}")
 
 
 class Server(ThreadingHTTPServer):

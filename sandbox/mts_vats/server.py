@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from sandbox.loopback import require_loopback
 from sandbox.mts_vats.cabinet import INCOMPATIBLE, SWITCH, CabinetConfig, VirtualCabinet
 from sandbox.mts_vats.wire import Incompatible, read_call, thrown
 
@@ -220,12 +220,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()
-
-
-def require_loopback(host: str) -> None:
-    """The emulator has no protection of its own. Raises ValueError for other addresses."""
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise ValueError(f"the sandbox listens on loopback only, not on {host}")
 
 
 class _Server(ThreadingHTTPServer):

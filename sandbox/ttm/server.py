@@ -1,7 +1,6 @@
 """Runs a ticket system: in a background thread for tests, in the foreground for the command line."""
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import threading
@@ -12,14 +11,9 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sandbox.loopback import require_loopback
 from sandbox.ttm.app import ABORT, App, Broken
 from sandbox.ttm.system import SystemConfig, TicketSystem
-
-
-def require_loopback(host: str) -> None:
-    """The emulator has no protection of its own. Raises ValueError for other addresses."""
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise ValueError(f"the sandbox listens on loopback only, not on {host}")
 
 
 class _Protocol(HttpToolsProtocol):

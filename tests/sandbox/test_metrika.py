@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 
+from sandbox.loopback import require_loopback
 from sandbox.metrika import COUNTERS, LEAD_GOAL, TOKEN, Metrika, MetrikaConfig, serve
-from sandbox.metrika.server import require_loopback
 from sandbox.metrika.visitors import invent
 
 TODAY = date(2026, 11, 20)
