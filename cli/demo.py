@@ -22,7 +22,7 @@ from cli.services import Interrupted, local_systems, postgres, stop_signals
 LOADED = """SELECT asset, kind, rows, rejected, requests, duration_s FROM svod.load_log
 WHERE run_id = {run:String} ORDER BY finished_at"""
 SKIPPED = {"archived", "svod/by_hand"}  # tags of assets that only an explicit wish loads
-NEXT = """Look at it:  [bold]svod query "SHOW TABLES FROM bi"[/], [bold]svod query "SELECT * FROM bi.<table> LIMIT 5"[/]
+NEXT = """Look at it:  [bold]svod query "SHOW TABLES FROM bi"[/]
 Browse it:   [bold]make dev[/], then http://localhost:3000"""
 
 
