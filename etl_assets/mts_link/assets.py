@@ -21,7 +21,7 @@ from etl_assets.mts_link.endpoints import ENDPOINTS, PRIVACY, Endpoint
 from etl_assets.mts_link.loads import Source, load_children, load_schedule, newer_than_all, retire_unseen
 from etl_assets.mts_link.parents import ASSETS, DATABASE
 from etl_assets.mts_link.plan import Mode
-from etl_assets.mts_link.reading import FolderReader, ListReader, WindowReader
+from etl_assets.mts_link.reading import FolderReader, ListReader, Unreadable, WindowReader
 from etl_assets.mts_link.settings import MtsLinkSettings
 from etl_assets.mts_link.tables import SESSIONS, RowMaker, table_of
 from etl_assets.partitions import daily, window_of
@@ -173,7 +173,10 @@ def load_endpoint(
     if endpoint.strategy == "window" and mark:
         back = timedelta(days=_lookback(endpoint, settings, mode))
         wanted = Bounds(mark - back, overlap=back)
-    loaded = _load_list(context, source, warehouse, wanted)
+    try:
+        loaded = _load_list(context, source, warehouse, wanted)
+    except Unreadable as why:
+        return skipped(endpoint, str(why))
     day = endpoint.day if loaded.result.rows else None  # the plot of an hour without news is the last one
     result = report(context, warehouse, loaded, day_column=day, zone=settings.zone)
     return _told(context, maker, result)

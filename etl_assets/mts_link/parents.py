@@ -221,13 +221,20 @@ class ParentRows:
         """Sessions with a finished conversion; all that are over where conversions cannot be listed."""
         if not self._loaded("converted_records_org"):
             return self._speakers()
+        lists = ["converted_records_org"]
+        if self._there("converted_records_list"):
+            lists.append("converted_records_list")
+        listed = _either(
+            *(
+                "SELECT eventSession_id AS session, id AS record, ifNull(state, 'completed') AS step, "
+                f"createAt AS made, convertedAt AS done FROM {DATABASE}.{table} FINAL WHERE is_deleted = 0"
+                for table in lists
+            )
+        )
         sql = (
-            "SELECT c.eventSession_id AS id, "
-            "toString(cityHash64(arraySort(groupUniqArray((c.id, c.state))))) AS state, "
-            "min(createAt) AS day, max(convertedAt) AS ended "
-            f"FROM {DATABASE}.converted_records_org AS c FINAL WHERE is_deleted = 0 "
-            "AND eventSession_id IS NOT NULL AND ifNull(c.state, 'completed') = 'completed' "
-            "GROUP BY eventSession_id"
+            "SELECT session AS id, toString(cityHash64(arraySort(groupUniqArray(record)))) AS state, "
+            f"min(made) AS day, max(done) AS ended FROM ({listed}) "
+            "WHERE session IS NOT NULL AND step = 'completed' GROUP BY session"
         )
         return Parents(_SESSION, ("converted_records_org",), sql)
 

@@ -21,9 +21,14 @@ SHORTEST = timedelta(days=1)
 DEEPEST_FOLDER = 50
 MESSAGE_LOOKBACK = timedelta(days=1)  # edits, and messages that came late
 EVENT_CHAT_LIMIT = 10_000
+NEEDS_FILTER = "The server wants a filter: name one in MTS_LINK_CONTACTS_FILTER."
 MESSAGE_PAGES = 10_000  # of 100 messages: a million in one chat
 
 Log = Callable[[str], None]
+
+
+class Unreadable(Exception):
+    """There is nothing that could be read here, and the user should know why; the text says it."""
 
 
 class MtsLinkReader:
@@ -64,6 +69,8 @@ class ListReader(MtsLinkReader):
             for page in self.client.pages(call):
                 yield self._batch(page)
         except Refused as refused:
+            if refused.status == 400 and endpoint.name == "contacts_search" and not self._extra:
+                raise Unreadable(NEEDS_FILTER) from None
             if not _nothing(endpoint, refused):
                 raise self._refused(refused) from None
             self.log(f"{endpoint.name}: {refused.status}, so there is nothing")
@@ -175,9 +182,9 @@ def refusal(endpoint: Endpoint, refused: Refused) -> PermanentSourceError:
 
 
 def _nothing(endpoint: Endpoint, refused: Refused) -> bool:
-    """Whether a refusal means that there are no rows."""
-    if refused.no_route:
-        return endpoint.optional
+    """Whether a refusal means that there are no rows. Raises Unreadable where there is no such method."""
+    if refused.no_route and endpoint.optional:
+        raise Unreadable(f"This server has no method {endpoint.path}.")
     return refused.status in endpoint.absent
 
 

@@ -300,7 +300,7 @@ class MtsLinkClient:
         """One attempt that was answered or may be repeated; what may not be is raised."""
         waited = self._bucket.book()
         self._sleep(waited, stop)
-        self._sleep(self._too_early(), stop)
+        self._take_turn(stop)
         self.stats.add(requests=1, waited_s=waited)
         headers = self._headers
         if self._oauth and path == "/profile":
@@ -326,18 +326,19 @@ class MtsLinkClient:
             return _Attempt(status, "a page that is not the API's")  # of a proxy on the way
         raise _refusal(status, message, path)
 
-    def _too_early(self) -> float:
-        """Seconds until the second that the last two requests of this process fill is over.
+    def _take_turn(self, stop: threading.Event | None) -> None:
+        """Wait until the second that the last two requests of this process fill is over.
 
         The bucket spaces requests evenly, but a thread may wake late, and the one after next in time.
         """
-        if not self._gap_s:
-            return 0.0
-        with self._turn:
-            now = self._clock.time()
-            wait = max(0.0, self._sent[0] + self._gap_s - now) if len(self._sent) == 2 else 0.0
-            self._sent.append(now + wait)
-        return wait
+        while self._gap_s:
+            with self._turn:
+                now = self._clock.time()
+                wait = self._sent[0] + self._gap_s - now if len(self._sent) == 2 else 0.0
+                if wait <= 0:
+                    self._sent.append(now)
+                    return
+            self._sleep(wait, stop)
 
     def _learn_clock(self, answer: HttpAnswer) -> None:
         if at := server_time(answer.headers):

@@ -98,9 +98,8 @@ class Server:
     def reset_stats(self) -> None:
         self.stats = Stats()
 
-    def admit(self) -> bool:
+    def admit(self, now: float) -> bool:
         """Whether one more request fits into the second; refused ones do not count."""
-        now = self.org.clock.now()
         self.stats.arrivals.append(now)
         if self.config.rate is None:
             return True
@@ -227,12 +226,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _api(self, path: str) -> None:
         owner = self.owner
+        arrived = owner.org.clock.now()  # not when its turn comes
         if owner.config.latency:
             time.sleep(owner.config.latency)
         with owner.lock:
             owner.stats.requests += 1
             number = owner.stats.requests
-            admitted = owner.admit()
+            admitted = owner.admit(arrived)
             fault = next((f for f in owner.faults if f.strikes(path)), None)
         if number <= owner.config.first_refusals:
             return self._json(owner.config.first_status, ApiError(owner.config.first_status, LIMIT).body())

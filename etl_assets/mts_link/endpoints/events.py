@@ -235,7 +235,7 @@ IN_SESSIONS = (
         "/eventsessions/{id}/attention-control/interactions",
         "id participantId checkpointId shownAt confirmedAt",
         "GET /eventsessions/{id}/attention-control/interactions, help article 23707",
-        paging=BY_500,
+        paging=BY_100,
         options=("checkpointId",),
         parent="checked",
         privacy="attendance",

@@ -160,3 +160,19 @@ def test_pseudonyms_stand_for_addresses_everywhere_and_visits_are_still_found(tm
         )
         assert joined > 0
         assert not unequal(place, "visits_stats")
+
+
+def test_an_address_book_that_wants_a_filter_is_left_out_and_says_so(place: OrgHouse):
+    place.server.add_fault("status", path="/contacts/search", status=400, message="Bad request", times=None)
+    place.load("contacts_search")
+    assert "MTS_LINK_CONTACTS_FILTER" in place.metadata("contacts_search")["skipped"]
+
+
+def test_sessions_are_all_asked_for_records_where_conversions_cannot_be_listed(place: OrgHouse):
+    route = 'No route found for "GET /userapi/converted-records"'
+    place.server.add_fault("status", path="^/converted-records", status=404, message=route, times=None)
+    place.load(SCHEDULE, "endless_meetings_list", "converted_records_org", "converted_records")
+    assert place.metadata("converted_records_org")["skipped"] == (
+        "This server has no method /converted-records."
+    )
+    assert not unequal(place, "converted_records")
