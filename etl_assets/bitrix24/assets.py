@@ -122,6 +122,7 @@ def build_asset(
     tags = {"source": "bitrix24", "svod/cron": cron_tag(cron)} | (
         {"pii": ""} if entity.name in PERSONAL else {}
     )
+    tags |= {"svod/by_hand": ""} if entity.costly else {}
 
     @dg.asset(
         key=key,

@@ -213,6 +213,7 @@ CATALOG = (
         "again for every owner in whose timeline something happened.",
         method="crm.timeline.comment.list",
         strategy="comments",
+        costly=True,
         cron=WORK,
         modified="owner_modified_at",
         owner="ENTITY_ID",

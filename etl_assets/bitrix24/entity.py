@@ -51,7 +51,8 @@ class Entity:
     `cursor` is the id's name in filters and `id_key` in answers, where they are not the key; `modified_key`
     the same for `modified`. `camel`: answers spell the names of the field list in camelCase. `counted`: rows
     can be counted by id range, so that rows that are gone are found. `lookback`: so far back a tick reads
-    again, since rows change without a change time. `kind`: what some strategies tell entities apart by.
+    again, since rows change without a change time. `costly`: a first load asks for every owner, so a demo
+    leaves it out. `kind`: what some strategies tell entities apart by.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Entity:
     tombstones: bool = False
     doubtful: bool = False
     kind: str = ""
+    costly: bool = False
 
     @property
     def follows(self) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
+import dagster as dg
 import orjson
 
-from etl_assets.bitrix24.entities import OBJECTS, OWNER_CODES
-from etl_assets.bitrix24.reading import EntityReader, rows_in
+from etl_assets.bitrix24.entities import OWNER_CODES
+from etl_assets.bitrix24.reading import EntityReader, code_of, rows_in
 from etl_assets.bitrix24.structure import DATABASE, failure
 from etl_assets.loading import OVERLAP, Batch, Bounds
 from resources.bitrix24 import CommandError, ListCall, Window
@@ -86,16 +87,17 @@ _COLUMNS = f"SELECT name FROM system.columns WHERE database = '{DATABASE}' AND t
 class LinksReader(ChildReader):
     """`crm.<owner>.<other>.items.get`: one call an owner, 50 in a request."""
 
-    # An owner whose own row names nobody has no links: it need not be asked.
-    LINKED: ClassVar = {
-        "crm_deal": "notEmpty(CONTACT_IDS)",
-        "crm_contact": "ifNull(COMPANY_ID, '0') NOT IN ('', '0')",
+    # An owner whose own row names nobody has no links: it need not be asked. The first of these columns that
+    # the owner's table has tells.
+    NAMES: ClassVar = {
+        "CONTACT_ID": {"CONTACT_IDS": "notEmpty({})", "CONTACT_ID": "ifNull({}, '0') NOT IN ('', '0')"},
+        "COMPANY_ID": {"COMPANY_ID": "ifNull({}, '0') NOT IN ('', '0')"},
     }
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         parent = self.entity.parents[0]
         self._owners = {"": self._changed_owners(parent, bounds)}
-        linked = self._changed_owners(parent, bounds, self.LINKED.get(parent, "1"))
+        linked = self._changed_owners(parent, bounds, self._names_somebody(parent))
         call = ListCall(self.entity.method, paging="single")
         asked = [{"id": int(owner)} for owner in linked]
         yield from self._records(
@@ -103,6 +105,11 @@ class LinksReader(ChildReader):
             for i, rows in self.client.children(call, asked)
             for row in rows
         )
+
+    def _names_somebody(self, parent: str) -> str:
+        present = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": parent})}
+        tests = self.NAMES[self.entity.key[-1]].items()
+        return next((test.format(quote(column)) for column, test in tests if column in present), "1")
 
 
 class ProductRowsReader(ChildReader):
@@ -170,40 +177,41 @@ class CommentsReader(ChildReader):
     which owners that is."""
 
     TYPE_COLUMN = "ENTITY_TYPE"
-    OWNERS: ClassVar = {
-        "crm_lead": "lead",
-        "crm_deal": "deal",
-        "crm_contact": "contact",
-        "crm_company": "company",
-    }
+    OWNERS: ClassVar = {1: "lead", 2: "deal", 3: "contact", 4: "company"}
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         call = ListCall(self.entity.method, {"select": [c.source for c in self.entity.columns]})
-        for kind, activity in self._activity():
-            owners = self._active(activity, bounds)
-            self._owners[kind] = [str(o) for o in owners]
-            asked = [{"filter": {"ENTITY_ID": o, "ENTITY_TYPE": kind}} for o in owners]
+        dynamic = {n: f"dynamic_{n}" for n in self.facts.dynamic_types()}
+        for number, kind in {**self.OWNERS, **dynamic}.items():
+            owners = self._active(number, bounds)
+            self._owners[kind] = owners
+            asked = [{"filter": {"ENTITY_ID": int(o), "ENTITY_TYPE": kind}} for o in owners]
             yield from self._records(row for _, rows in self.client.children(call, asked) for row in rows)
 
-    def _activity(self) -> list[tuple[str, ListCall]]:
-        """(name of the owner's type, the list of owners by their last activity)."""
-        name = "LAST_ACTIVITY_TIME"
-        found = [
-            (self.OWNERS[e.name], ListCall(e.method, {"select": ["ID", name]}, modified=name))
-            for e in OBJECTS
-            if e.name in self.OWNERS
-        ]
-        for number in self.facts.dynamic_types():
-            params = {"entityTypeId": number, "select": ["id", "lastActivityTime"]}
-            call = ListCall("crm.item.list", params, "id", "id", "items", modified="lastActivityTime")
-            found.append((f"dynamic_{number}", call))
-        return found
+    def _active(self, number: int, bounds: Bounds) -> list[str]:
+        """Owners of one type in whose timeline something happened; where the type keeps no such time, those
+        that changed."""
+        table = f"crm_{self.OWNERS[number]}" if number in self.OWNERS else f"crm_dynamic_items_{number}"
+        call = self._by_activity(number, table)
+        found: set[int] = set()
+        try:
+            for batch in self.client.scan(call, Window(bounds.since, bounds.until)):
+                found.update(int(orjson.loads(line)[call.id_key]) for line in batch.body.split(b"\n"))
+        except dg.Failure as refused:
+            if code_of(refused) != "INVALID_ARG_VALUE":
+                raise
+            return self._changed_owners(table, bounds)
+        return [str(owner) for owner in sorted(found)]
 
-    def _active(self, call: ListCall, bounds: Bounds) -> list[int]:
-        owners: list[int] = []
-        for batch in self.client.scan(call, Window(bounds.since, bounds.until)):
-            owners += [int(orjson.loads(line)[call.id_key]) for line in batch.body.split(b"\n")]
-        return sorted(owners)
+    def _by_activity(self, number: int, table: str) -> ListCall:
+        """The classic method only where the field list names the time: it ignores filters it does not know,
+        while the universal one refuses them."""
+        time = "LAST_ACTIVITY_TIME"
+        if number in self.OWNERS and (time,) in self.warehouse.query(_COLUMNS, {"t": table}):
+            method = f"crm.{self.OWNERS[number]}.list"
+            return ListCall(method, {"select": ["ID", time]}, modified=time)
+        params = {"entityTypeId": number, "select": ["id", "lastActivityTime"]}
+        return ListCall("crm.item.list", params, "id", "id", "items", modified="lastActivityTime")
 
 
 class OpenLineReader(ChildReader):

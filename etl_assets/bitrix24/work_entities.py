@@ -422,6 +422,7 @@ LINES = (
         about="Work days of employees: begin, end, breaks (REST 3.0).",
         method="timeman.record.list",
         strategy="work_time",
+        costly=True,
         key=("id",),
         cron=STRUCTURE,
         columns=(

@@ -178,14 +178,17 @@ class UniversalListReader(EntityReader):
 
 
 class WorkTimeReader(EntityReader):
-    """`timeman.record.list` of REST 3.0: one list an employee, pages until an empty one."""
+    """`timeman.record.list` of REST 3.0: one list an employee."""
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         for user in self._users():
-            page = 1
-            while rows := self._page(user, page):
+            page, rows = 1, self._page(user, 1)
+            while rows:
                 yield from self._records(rows)
+                if len(rows) < PAGE:  # the smallest page that portals are known to cap at
+                    break
                 page += 1
+                rows = self._page(user, page)
 
     def _page(self, user: str, page: int) -> list[Mapping[str, Any]]:
         answer = self.client.call_v3(
