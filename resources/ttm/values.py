@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from html.parser import HTMLParser
@@ -21,6 +21,7 @@ _STAMP = re.compile(
     re.ASCII,
 )
 _MINUTES = re.compile(r"\d+(?:[.,]\d+)?", re.ASCII)
+_DECLARATION = re.compile(r"<!(?:\[[-_.a-zA-Z0-9]{0,9})?")  # so much of the name tells all sections apart
 _DIGITS = re.compile(r"\d{1,19}", re.ASCII)
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff\u00ad"))
 _BLOCKS = frozenset(
@@ -139,19 +140,25 @@ def clean(html: Any) -> str:
 
     `Порт &lt;1/0/1&gt;&nbsp;упал<br>сло<b>во</b> 5 < 7` is `Порт <1/0/1> упал слово 5 < 7`.
     """
+    text = text_of(html)
+    end = text.rfind(">") + 1  # no tag begins behind it, and each `<` there costs a search to the end
     parser = _PlainText()
-    parser.feed(text_of(html))
+    parser.feed(text[:end] + text[end:].replace("<", "&lt;"))
     parser.close()
     return " ".join("".join(parser.parts).translate(_INVISIBLE).split())
 
 
 class _PlainText(HTMLParser):
-    """Gathers text: block elements are spaces, other tags nothing, entities decoded once."""
+    """Gathers text: block elements are spaces, other tags nothing, entities decoded once.
+
+    Takes a whole text at once, in time linear in its length.
+    """
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self._hidden = False
+        self._unclosed: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._hidden = tag in ("script", "style")
@@ -165,11 +172,26 @@ class _PlainText(HTMLParser):
         if not self._hidden:
             self.parts.append(data)
 
+    def parse_comment(self, i: int, report: bool = True) -> int:
+        return self._closed("<!--", i, lambda: super(_PlainText, self).parse_comment(i, report))
+
     def parse_html_declaration(self, i: int) -> int:
+        found = _DECLARATION.match(self.rawdata, i)
+        kind = found[0].lower() if found else ""
+        return self._closed(kind, i, lambda: super(_PlainText, self).parse_html_declaration(i))
+
+    def _closed(self, kind: str, i: int, parse: Callable[[], int]) -> int:
+        """Where the construct at `i` ends, or -1. One that is not closed tells that no later one is: the
+        library would search the rest of the text again for each."""
+        if kind in self._unclosed:
+            return -1
         try:
-            return super().parse_html_declaration(i)
+            end = parse()
         except AssertionError:  # how the library refuses a `<![…` that it does not know
             return self.parse_bogus_comment(i)
+        if end < 0:
+            self._unclosed.add(kind)
+        return end
 
     def _space(self, tag: str) -> None:
         if tag in _BLOCKS:

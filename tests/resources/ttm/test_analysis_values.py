@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -110,6 +111,55 @@ def test_cleaning_takes_every_text_and_leaves_one_line(html: str):
     text = clean(html)
     assert text == " ".join(text.split())
     assert not set(text) & set("\u200b\n\u00a0")
+
+
+class ByTheLibrary(HTMLParser):
+    """What the standard parser alone makes of a comment."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self.hidden = False
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.hidden = tag in ("script", "style")
+        self.handle_endtag(tag) if tag in ("p", "br") else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden = self.hidden and tag not in ("script", "style")
+        self.parts += " " if tag in ("p", "br") else ""
+
+    def handle_data(self, data: str) -> None:
+        self.parts += "" if self.hidden else data
+
+
+MARKUP = """<!-- --> <![if <![CDATA[ ]]> ]> <! <? <p > </p> </ <br/>
+    <script> </script> <style &lt &amp; &#60 ; a - " ' = <"""
+PIECES = st.sampled_from([*MARKUP.split(), " ", "<b x=\"'"])
+
+
+@given(st.lists(PIECES, max_size=25).map("".join))
+def test_cleaning_reads_markup_as_the_standard_parser_does(html: str):
+    assert clean(html) == " ".join("".join(ByTheLibrary(html).parts).split())
+
+
+@pytest.mark.parametrize(
+    ("piece", "text"),
+    [
+        ("<!--x>", "<!--x>"),
+        ("<![CDATA[x>", "<![CDATA[x>"),
+        ("<!--", "<!--"),
+        ("<p a=", "<p a="),
+        ("</", "</"),
+        ("<p>x<!--y>", None),
+    ],
+)
+def test_megabytes_of_unclosed_markup_take_no_longer_than_other_text(piece: str, text: str | None):
+    """A quadratic search would take an hour."""
+    cleaned = clean(piece * 400_000)
+    assert cleaned == (text * 400_000 if text else ("x<!--y> " * 400_000).strip())
 
 
 @given(st.text())
