@@ -88,7 +88,8 @@ _VALUE = re.compile(
 )
 _PIECE = re.compile(_STRING, re.DOTALL)
 _DOUBLE = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_STRINGS = re.compile(rf"{_DOUBLE}(?:\s*\+\s*{_DOUBLE})*+", re.DOTALL)
+# Strings in single quotes are stepped over: each quote in one would begin a search to the end.
+_STRINGS = re.compile(rf"'[^'\\]*+(?:\\.[^'\\]*+)*+'|{_DOUBLE}(?:\s*\+\s*{_DOUBLE})*+", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "v": "\v", "0": "\0"}
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -223,6 +224,8 @@ def _values(run: str, at: int) -> list[Token]:
 
 def _merged(found: re.Match[str]) -> str:
     """A string, or the pieces of one as one."""
+    if found[0][0] == "'":
+        return found[0]
     pieces = _PIECE.findall(found[0])
     return found[0] if len(pieces) == 1 else f'"{"".join(piece[1:-1] for piece in pieces)}"'
 

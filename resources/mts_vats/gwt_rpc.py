@@ -36,7 +36,7 @@ BOOLEAN = "java.lang.Boolean/476441737"
 DOUBLE = "java.lang.Double/858496421"
 ARRAY_LIST = "java.util.ArrayList/4159755760"
 HASH_MAP = "java.util.HashMap/1797211028"
-SIGNATURE = re.compile(r"\[*[\w.$]+;?/\d+")
+SIGNATURE = re.compile(r"(?=.{3,512}$)\[*[\w.$]+;?/\d+")  # one so long is no class, and costs time to look at
 
 
 class UnknownClass(DecodeError):

@@ -28,6 +28,7 @@ from resources.mts_vats.gwt_rpc import (
     UnknownClass,
 )
 from resources.mts_vats.gwt_writer import Dialect, encode_request, encode_response, split_request
+from resources.mts_vats.parse import parse_list
 
 COLOUR, POINT, PAIR = "ru.example.Color/123456789", "ru.example.Point/1", "ru.example.Pair/2"
 LAYOUTS: dict[str, Any] = {
@@ -312,6 +313,25 @@ def test_any_bytes_do_nothing_worse_than_raise(noise: bytes):
     for body in (noise, b"//OK[" + noise, b'//OK[1,["a' + noise + b'"],0,7]'):
         with contextlib.suppress(DecodeError):
             lex(body)
+
+
+LONG_NAME = "a" * 400_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        """//OK[1,"a"+"b",'""" + '\\"' * 400_000 + """',["a"],0,7]""",
+        "//OK[" + "0,1," * 200_000 + f'["{LONG_NAME}"],0,7]',
+        "//OK[" + "9" * 1_000_000 + ',["a"],0,7]',
+        "//OK" + "[" * 1_000_000,
+    ],
+    ids=["escaped quotes", "a class of 400 kB", "a number of a million digits", "arrays"],
+)
+def test_megabytes_made_to_be_slow_are_refused_like_others(body: str):
+    """A quadratic search would take hours."""
+    with pytest.raises(DecodeError):
+        parse_list(lex(body))
 
 
 def test_a_signature_is_the_checksum_of_a_name():
