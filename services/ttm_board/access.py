@@ -20,6 +20,7 @@ from services.ttm_board.config import BoardConfig
 
 WRONG_S, WRONG_MOST = 60.0, 10  # so many wrong passwords of one address in so many seconds
 ADDRESSES_MOST = 10_000
+LONGEST_ADDRESS = 64  # characters
 FREE = frozenset({"/healthz"})  # says nothing of tickets
 HEADERS = {
     "Content-Security-Policy": (
@@ -69,7 +70,7 @@ class Access:
             return None
         if not config.password:
             return _say(403, "Доска доступна только через прокси компании.")
-        return self._password(peer, headers.get("authorization", ""))
+        return self._password(self._client(peer, headers), headers.get("authorization", ""))
 
     def _password(self, peer: str, authorization: str) -> Response | None:
         wrong, now = self._wrong[peer], self._clock()
@@ -85,6 +86,15 @@ class Access:
         if len(self._wrong) > ADDRESSES_MOST:
             self._wrong.clear()
         return _say(401, "Нужен пароль.", {"WWW-Authenticate": 'Basic realm="TTM", charset="UTF-8"'})
+
+    def _client(self, peer: str, headers: Headers) -> str:
+        """Whose guesses are counted: the peer or, behind a proxy that says so, the last address of its header
+        that is no proxy itself. What stands before that one may be the client's own invention."""
+        if not self._config.client_header or not self._is_proxy(peer):
+            return peer
+        said = ",".join(headers.getlist(self._config.client_header)).split(",")
+        clients = (address for part in reversed(said) if (address := part.strip()))
+        return next((client for client in clients if not self._is_proxy(client)), peer)[:LONGEST_ADDRESS]
 
     def _is_proxy(self, peer: str) -> bool:
         try:

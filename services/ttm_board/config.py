@@ -24,6 +24,7 @@ class BoardConfig:
     port: int = 8029
     password: str = field(default="", repr=False)
     user_header: str = ""
+    client_header: str = ""
     proxies: tuple[Network, ...] = ()
     certificate: str = ""
     certificate_key: str = ""
@@ -54,6 +55,7 @@ def board_config(environ: Mapping[str, str] = os.environ) -> BoardConfig:
         port=int(settings.number("BOARD_PORT", 8029, 0, 65_535)),
         password=settings.text("BOARD_PASSWORD", ""),
         user_header=settings.text("BOARD_USER_HEADER", ""),
+        client_header=settings.text("BOARD_CLIENT_HEADER", ""),
         proxies=_networks(settings.text("BOARD_PROXY", "127.0.0.1,::1")),
         certificate=settings.text("BOARD_TLS_CERT", ""),
         certificate_key=settings.text("BOARD_TLS_KEY", ""),

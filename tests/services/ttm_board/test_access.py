@@ -12,7 +12,7 @@ import pytest
 from resources.ttm.database import TtmDatabase
 from resources.ttm.settings import SettingError
 from services.ttm_board.config import BoardConfig, board_config
-from tests.services.ttm_board.board_house import board
+from tests.services.ttm_board.board_house import Shown, board
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "пароль-доски-7"
@@ -45,6 +45,34 @@ def test_guessing_is_slowed_down(database: TtmDatabase):
         answers = [shown.get("/panel", headers=basic(f"guess-{n}")).status_code for n in range(12)]
         assert answers == [401] * 10 + [429] * 2
         assert shown.get("/panel", headers=basic(PASSWORD)).status_code == 429
+
+
+def guesses(shown: Shown, client: str, times: int = 10, password: str = "guess") -> list[int]:
+    headers = {**basic(password), "X-Forwarded-For": client}
+    return [shown.get("/panel", headers=headers).status_code for _ in range(times)]
+
+
+def test_behind_a_proxy_guessing_shuts_out_its_author_only(database: TtmDatabase):
+    environ = {
+        "TTM_BOARD_PASSWORD": PASSWORD,
+        "TTM_BOARD_CLIENT_HEADER": "X-Forwarded-For",
+        "TTM_BOARD_PROXY": "127.0.0.0/8,10.0.0.0/8",
+    }
+    with board(database, board_config(environ)) as shown:
+        for n in range(10):  # what the client itself wrote before the proxy's word changes nothing
+            assert guesses(shown, f"192.0.2.{n}, 198.51.100.7, 10.0.0.1", 1) == [401]
+        assert guesses(shown, "198.51.100.7", 1, PASSWORD) == [429]
+        assert guesses(shown, "198.51.100.8", 1, PASSWORD) == [200]
+
+
+@pytest.mark.parametrize(
+    "environ", [{"TTM_BOARD_PROXY": "10.0.0.1", "TTM_BOARD_CLIENT_HEADER": "X-Forwarded-For"}, {}]
+)
+def test_a_header_of_anyone_else_does_not_say_whose_guess_it_is(
+    database: TtmDatabase, environ: dict[str, str]
+):
+    with board(database, board_config({"TTM_BOARD_PASSWORD": PASSWORD, **environ})) as shown:
+        assert [guesses(shown, f"192.0.2.{n}", 1) for n in range(11)] == [[401]] * 10 + [[429]]
 
 
 def proxied(*proxies: str) -> BoardConfig:
