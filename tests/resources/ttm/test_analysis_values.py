@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from resources.ttm.values import Calendar, clean, minutes, text_of
@@ -142,7 +142,11 @@ PIECES = st.sampled_from([*MARKUP.split(), " ", "<b x=\"'"])
 
 @given(st.lists(PIECES, max_size=25).map("".join))
 def test_cleaning_reads_markup_as_the_standard_parser_does(html: str):
-    assert clean(html) == " ".join("".join(ByTheLibrary(html).parts).split())
+    try:
+        read = ByTheLibrary(html)
+    except AssertionError:  # sections of an unknown name: it does not read them at all
+        reject()
+    assert clean(html) == " ".join("".join(read.parts).split())
 
 
 @pytest.mark.parametrize(
