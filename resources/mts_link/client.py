@@ -182,7 +182,7 @@ class MtsLinkClient:
         self._clock = clock
         self._backoff = backoff or Backoff(first_s=1, most_s=30, give_up_s=600)
         self._skew = timedelta(0)
-        self._gap_s = 1.96 / rate if rate > 0 else 0.0
+        self._gap_s = 2 / rate if rate > 0 else 0.0
         self._sent: deque[float] = deque(maxlen=2)
         self._turn = threading.Lock()
 
