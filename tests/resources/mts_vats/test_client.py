@@ -156,7 +156,7 @@ def test_a_list_that_never_stands_still_is_an_error(open_cabinet: Open):
 
 def test_a_refused_login_is_tried_once(open_cabinet: Open):
     cabinet, client = open_cabinet()
-    cabinet.config.password = "another"
+    cabinet.config.password = "an0ther-passw0rd"
     with pytest.raises(PermanentSourceError, match="the login was refused"):
         client.trunks()
     assert cabinet.stats.failed_logins == 1
@@ -212,7 +212,7 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(open_cabinet: Open
     assert (
         len(client.trunks()) == 3
     )  # the address alone says that the login was taken, and of which enterprise
-    cabinet.config.password = "another"
+    cabinet.config.password = "an0ther-passw0rd"
     with pytest.raises(PermanentSourceError, match="the login was refused"):
         client.session.log_in()
     assert client.session.base.startswith(address)
