@@ -301,23 +301,28 @@ def _compiled(form: str, kinds: Layout) -> Contents:
 
 def _fields(kinds: Layout) -> Contents:
     """Fields one after the other; neighbours of one token each are read together."""
-    steps: list[Contents] = []
+    steps: list[tuple[bool, Contents]] = []
     for flat, group in groupby(kinds, key=_FLAT.__contains__):
         neighbours = tuple(group)
-        steps.append(_run(neighbours) if flat else _each(neighbours))
-    if len(steps) == 1:
-        return steps[0]
-    return lambda reader: [value for step in steps for value in step(reader)]
+        steps += [(True, _run(neighbours))] if flat else [(False, _READ[kind]) for kind in neighbours]
+    if len(steps) == 1 and steps[0][0]:
+        return steps[0][1]
+
+    def read(reader: Reader) -> list[Any]:
+        values: list[Any] = []
+        for many, step in steps:
+            if many:
+                values += step(reader)
+            else:
+                values.append(step(reader))
+        return values
+
+    return read
 
 
 def _run(kinds: Layout) -> Contents:
     strings = [i for i, kind in enumerate(kinds) if kind == "str"]
     return lambda reader: reader._run(len(kinds), strings)
-
-
-def _each(kinds: Layout) -> Contents:
-    reads = [_READ[kind] for kind in kinds]
-    return lambda reader: [read(reader) for read in reads]
 
 
 __all__ = [

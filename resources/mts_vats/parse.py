@@ -40,6 +40,13 @@ def parse_exception(response: Response) -> RemoteException:
     return RemoteException(table[known[0] - 1], table[known[1] - 1] if known[1:] else None)
 
 
+_LIST = [models.signature(models.LIST_RESPONSE)]
+_ROW = models.signature(models.LIST_ROW)
+_FORM = models.signature(models.DEVICE_FORM)
+_RECORD = models.signature(models.DEVICE_RECORD)
+_FORMS = models.DEVICE_FORM + "/"  # whatever their checksum
+
+
 # The list
 
 
@@ -61,7 +68,7 @@ def _scanned_list(response: Response) -> AbonentPage:
 
 def _typed_list(response: Response) -> AbonentPage | None:
     """The page by the layouts; None where a class is not the one that the layout is of."""
-    if response.table[:1] != [models.signature(models.LIST_RESPONSE)]:
+    if response.table[:1] != _LIST:
         return None
     try:
         total, rows = Reader(response, models.RESPONSES).read().value
@@ -70,9 +77,6 @@ def _typed_list(response: Response) -> AbonentPage | None:
     if not isinstance(rows, JavaObject) or not rows.signature.startswith("java.util.ArrayList/"):
         raise DecodeError("the list's answer holds no list")
     return AbonentPage([_abonent(row) for row in rows.value], _long(total), "schema", 1.0)
-
-
-_ROW = models.signature(models.LIST_ROW)
 
 
 def _abonent(row: Any) -> Abonent:
@@ -89,7 +93,7 @@ def _abonent(row: Any) -> Abonent:
 
 def parse_form(response: Response, asked: int | None = None) -> DeviceForm:
     """Form 31, of the abonent `asked` where that is known. Raises DecodeError also when it is another's."""
-    if not response.table or not response.table[0].startswith(models.DEVICE_FORM + "/"):
+    if not response.table or not response.table[0].startswith(_FORMS):
         raise DecodeError("the answer is no device form")
     try:
         form = _typed_form(Reader(response, models.RESPONSES).read())
@@ -109,7 +113,7 @@ def parse_form_32(response: Response) -> DeviceForm:
 
 
 def _typed_form(root: Any) -> DeviceForm:
-    if not isinstance(root, JavaObject) or root.signature != models.signature(models.DEVICE_FORM):
+    if not isinstance(root, JavaObject) or root.signature != _FORM:
         raise DecodeError("the answer is no device form")
     fields = root.value
     installed = fields[models.FORM_DEVICES]
@@ -139,7 +143,7 @@ def _credentials(fields: list[Any]) -> tuple[str | None, str | None]:
 
 
 def _device(record: Any) -> Device:
-    if not isinstance(record, JavaObject) or record.signature != models.signature(models.DEVICE_RECORD):
+    if not isinstance(record, JavaObject) or record.signature != _RECORD:
         raise DecodeError("a device of the form is no device record")
     fields = record.value
     return Device(
