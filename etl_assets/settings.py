@@ -6,6 +6,7 @@ What every source shares is here; each source's own are in its package's `settin
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
@@ -30,14 +31,21 @@ def text(name: str, default: str | None = None) -> str:
     return value
 
 
-def number(name: str, default: float) -> float:
+def number(name: str, default: float, *, least: float = -math.inf, above: float = -math.inf) -> float:
+    """A finite number from `least` on, and greater than `above`."""
     value = text(name, str(default))
     try:
-        return float(value)
+        found = float(value)
     except ValueError:
         raise dg.Failure(
             f"{name} must be a number, it is a text of {len(value)} characters.", allow_retries=False
         ) from None
+    if not math.isfinite(found):
+        raise dg.Failure(f"{name} must be a finite number.", allow_retries=False)
+    if found < least or found <= above:
+        bound = f"at least {least:g}" if found < least else f"greater than {above:g}"
+        raise dg.Failure(f"{name} must be {bound}.", allow_retries=False)
+    return found
 
 
 def switch(name: str, default: bool = False) -> bool:

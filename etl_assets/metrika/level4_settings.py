@@ -43,7 +43,7 @@ def level4_settings() -> Level4Settings:
             next_day=switch("METRIKA_NEXT_DAY_HITS"),
         ),
         score_without_hits=switch("METRIKA_SCORE_WITHOUT_HITS", True),
-        drift_limit=number("METRIKA_DRIFT_LIMIT", 0.2),
+        drift_limit=number("METRIKA_DRIFT_LIMIT", 0.2, above=0),
         label_goal=text("METRIKA_LABEL_GOAL", ""),
         label_table=text("METRIKA_LABEL_TABLE", ""),
         learner=cast(Learner, _choice("METRIKA_LEARNER", get_args(Learner))),

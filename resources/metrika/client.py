@@ -5,6 +5,7 @@ Calls and bodies: docs of the Logs API, of offline conversions, goals and counte
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -178,7 +179,10 @@ class MetrikaClient:
             try:
                 self._note_clock(answer.headers)
                 if answer.status != 200:
-                    raise failure(f"downloading part {number}", answer.status, _beginning(answer))
+                    lost = failure(f"downloading part {number}", answer.status, _beginning(answer))
+                    if isinstance(lost, MetrikaBusy):
+                        lost.after = self._retry_after(answer.headers)
+                    raise lost
                 yield answer
             finally:
                 self._spent(api_s=answer.elapsed_s)
@@ -296,7 +300,6 @@ class MetrikaClient:
         limit = min(self._give_up_s, give_up_s or self._give_up_s)
         headers = self._headers() | ({"Content-Type": "application/json"} if body else {})
         while True:
-            after = None
             try:
                 with self._turn():
                     answer = self._http.send(
@@ -306,8 +309,8 @@ class MetrikaClient:
                 return self._read(what, answer)
             except TransportError as error:
                 lost = _unreachable(what, error)
-            except _Answered as error:
-                lost, after = error.lost, error.after
+            except (MetrikaRefusal, MetrikaBusy) as error:
+                lost = error
             wait = next(waits, None)
             if not isinstance(lost, MetrikaBusy) or (once and lost.sent) or wait is None:
                 raise lost
@@ -315,7 +318,7 @@ class MetrikaClient:
                 wait = 1 + self._jitter()
             elif lost.error_type == "quota_parallel_requests":
                 wait = next(crowded, wait)
-            wait = wait if after is None else after
+            wait = wait if lost.after is None else lost.after
             if (waited := waited + wait) > limit:
                 raise lost
             self.sleep(wait)
@@ -323,14 +326,17 @@ class MetrikaClient:
     def _read(self, what: str, answer: HttpAnswer) -> Mapping[str, Any]:
         self._note_clock(answer.headers)
         if answer.status != 200:
-            raise _Answered(failure(what, answer.status, answer.body), _retry_after(answer.headers))
+            lost = failure(what, answer.status, answer.body)
+            if isinstance(lost, MetrikaBusy):
+                lost.after = self._retry_after(answer.headers)
+            raise lost
         try:
             found = msgspec.json.decode(answer.body)
         except msgspec.DecodeError:
             found = None
         if not isinstance(found, dict):
             text = f"Metrika, {what}: the answer is no JSON object. {_STAYS}"
-            raise _Answered(MetrikaBusy(text, 200, "backend_error", sent=True), None)
+            raise MetrikaBusy(text, 200, "backend_error", sent=True)
         return found
 
     @contextmanager
@@ -356,6 +362,18 @@ class MetrikaClient:
             self._usage.waited_s += waited_s
             self._usage.api_s += api_s
 
+    def _retry_after(self, headers: Mapping[str, str]) -> float | None:
+        """Seconds; the header is a number of them or a date."""
+        said = headers.get("Retry-After", "")
+        try:
+            after = float(said)
+        except ValueError:
+            try:
+                after = parsedate_to_datetime(said).timestamp() - self.now().timestamp()
+            except (ValueError, TypeError, OverflowError):
+                return None
+        return max(0.0, after) if math.isfinite(after) else None
+
     def _note_clock(self, headers: Mapping[str, str]) -> None:
         try:
             said = parsedate_to_datetime(headers.get("Date", "")).timestamp()
@@ -364,26 +382,11 @@ class MetrikaClient:
         self._skew_s = said - self._clock.time()
 
 
-class _Answered(Exception):
-    """An answer that is an error, with the seconds after which the server wants to be asked again."""
-
-    def __init__(self, lost: MetrikaRefusal | MetrikaBusy, after: float | None) -> None:
-        super().__init__()
-        self.lost, self.after = lost, after
-
-
 def _unreachable(what: str, error: TransportError) -> MetrikaRefusal | MetrikaBusy:
     if error.kind in _TRANSPORT and error.kind != "dns":
         return MetrikaRefusal(f"Metrika, {what}: {_TRANSPORT[error.kind]}.", 0, error.kind, "")
     text = _TRANSPORT.get(error.kind, f"no complete answer came ({error.kind})")
     return MetrikaBusy(f"Metrika, {what}: {text}.", 0, error.kind, sent=error.kind not in ("dns", "refused"))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None
 
 
 def _object(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

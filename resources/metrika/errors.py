@@ -16,6 +16,15 @@ _DAILY = {
     "quota_requests_by_counter_id": "this counter's requests of the day (5000)",
 }
 _HOURLY = {"quota_delegate_requests", "quota_grants_requests"}
+# status -> type, for a body that names none
+_UNNAMED = {
+    400: "invalid_parameter",
+    401: "unauthorized",
+    403: "access_denied",
+    404: "not_found",
+    406: "not_acceptable",
+    409: "conflict",
+}
 _ADVICE = {
     "unauthorized": "METRIKA_TOKEN is missing or malformed: put an OAuth token there",
     "invalid_token": "the OAuth token is not valid (any more): get a new one and put it into METRIKA_TOKEN",
@@ -42,11 +51,12 @@ class MetrikaBusy(TransientSourceError):
     ) -> None:
         super().__init__(redact(text), {"status": status, "error_type": error_type})
         self.status, self.error_type, self.message, self.sent = status, error_type, redact(message), sent
+        self.after: float | None = None  # seconds after which the server wants to be asked again
 
 
 def failure(what: str, status: int, body: bytes) -> MetrikaRefusal | MetrikaBusy:
     """The error of an answer that is no success; `what` says in a few words what was asked."""
-    error_type, message = _said(body)
+    error_type, message = _said(status, body)
     said = f" ({message})" if message else ""
     if error_type in _DAILY:
         used = f"{_DAILY[error_type]} are used up; they come back at 00:00 GMT"
@@ -64,13 +74,15 @@ def failure(what: str, status: int, body: bytes) -> MetrikaRefusal | MetrikaBusy
     return MetrikaRefusal(text, status, error_type, message)
 
 
-def _said(body: bytes) -> tuple[str, str]:
-    """(type, message) of an error body; empty for what is not the API's own JSON."""
+def _said(status: int, body: bytes) -> tuple[str, str]:
+    """(type, message) of an error body; empty for what is no JSON object, such as a proxy's page."""
     try:
         answer: Any = json.loads(body)
-        errors = answer.get("errors") or [{}]
-        return str(errors[0].get("error_type") or ""), str(
-            answer.get("message") or errors[0].get("message") or ""
-        )[:300]
-    except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+    except ValueError:
         return "", ""
+    if not isinstance(answer, dict):
+        return "", ""
+    errors = answer.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+    said = str(answer.get("message") or first.get("message") or "")[:300]
+    return str(first.get("error_type") or _UNNAMED.get(status, "")), said

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal
 
 from resources.errors import PermanentSourceError, TransientSourceError
@@ -115,10 +116,22 @@ class LogReader:
         if found.days > 0:
             text = "a single day does not fit into one log request: only fewer fields would help"
             return MetrikaRefusal(f"Metrika, counter {ask.counter}: {text}.", 400, "no_room", "")
+        text = f"no room is left for prepared logs; clean requests that are kept: {self._kept(ask)}"
+        return MetrikaRefusal(f"Metrika, counter {ask.counter}: {text}.", 400, "no_room", "")
+
+    def _refused_order(self, ask: Ask, error: MetrikaRefusal) -> MetrikaRefusal:
+        """No type of error is documented for a full counter; the fields have been evaluated before."""
+        text = (
+            f"{error.description} If the counter has no room for more logs: clean requests that are kept: "
+            f"{self._kept(ask)}."
+        )
+        return MetrikaRefusal(text, error.status, error.error_type, error.message)
+
+    def _kept(self, ask: Ask) -> str:
+        """Prepared logs of the counter, for a message."""
         kept = [r for r in self.client.log_requests(ask.counter) if r.status == "processed"]
         names = ", ".join(f"{r.request_id} ({r.source}, {r.size / 1e9:.1f} GB)" for r in kept[:10])
-        text = f"no room is left for prepared logs; clean requests that are kept: {names or 'none is listed'}"
-        return MetrikaRefusal(f"Metrika, counter {ask.counter}: {text}.", 400, "no_room", "")
+        return names or "none is listed"
 
     def order(self, ask: Ask) -> LogRequest:
         """The request that holds this log: one that is there already, so that a restarted run goes on with
@@ -134,9 +147,11 @@ class LogReader:
                 if (wait := next(waits, None)) is None:
                     raise
             except MetrikaRefusal as error:
-                if error.error_type != "limit_exceeded":
+                if error.error_type == "limit_exceeded":
+                    raise self._no_room(ask, Evaluation(False, 0)) from None
+                if error.error_type not in ("invalid_parameter", "access_denied"):
                     raise
-                raise self._no_room(ask, Evaluation(False, 0)) from None
+                raise self._refused_order(ask, error) from None
             self.client.sleep(wait)
 
     def _held(self, ask: Ask) -> LogRequest | None:
@@ -208,11 +223,12 @@ class LogReader:
 
     def _part(self, ask: Ask, request: LogRequest, number: int, size: int) -> Iterator[Piece]:
         """The lines of one part, fetched again until it comes whole."""
-        waits, crowded, left, short = Backoff().waits(), CROWDED.waits(), PART_ATTEMPTS, 0
+        waits, crowded, left, short, before = Backoff().waits(), CROWDED.waits(), PART_ATTEMPTS, 0, 0
         while True:
             received = Received()
+            whole = partial(_whole, received, size, before)
             try:
-                yield from self._stream(ask, request, number, received)
+                yield from self._stream(ask, request, number, received, whole)
                 if self._sizes_tell and max(received.text, received.wire) < size:
                     if received.text != short:
                         short = received.text
@@ -226,10 +242,12 @@ class LogReader:
                 quota = error.error_type.startswith("quota_")
                 left += quota  # another's request is in the way: that is no attempt
                 trouble, wait = error.description or "", next(crowded if quota else waits, None)
+                if wait is not None and error.after is not None:
+                    wait = min(error.after, POLL_MOST_S)
             except MetrikaRefusal as error:
                 self._refused(ask, request, error)
                 trouble, wait = error.message, next(waits, None)
-            left -= 1
+            left, before = left - 1, received.text
             self.downloaded.again += 1
             if received.lines:
                 yield Piece("again", self.client.now())
@@ -245,10 +263,12 @@ class LogReader:
         self.downloaded.wire += received.wire
         self.downloaded.text += received.text
 
-    def _stream(self, ask: Ask, request: LogRequest, number: int, received: Received) -> Iterator[Piece]:
+    def _stream(
+        self, ask: Ask, request: LogRequest, number: int, received: Received, whole: Callable[[], bool]
+    ) -> Iterator[Piece]:
         with self.client.part(ask.counter, request.request_id, number) as answer:
             at = self.client.now()
-            for block in blocks(inflate(answer.chunks, received), ask.fields, received):
+            for block in blocks(inflate(answer.chunks, received), ask.fields, received, whole):
                 yield Piece("rows", at, request.request_id, block.header, block.lines, block.count)
 
     def _refused(self, ask: Ask, request: LogRequest, error: MetrikaRefusal) -> None:
@@ -275,9 +295,15 @@ class LogReader:
             with contextlib.suppress(MetrikaRefusal):  # not in that state (any more)
                 try:
                     act(ask.counter, request.request_id)
-                except MetrikaBusy as error:
+                except TransientSourceError as error:
                     self._tell("Log request %d is not cleaned: %s", request.request_id, error.description)
                 return
+
+
+def _whole(received: Received, size: int, before: int) -> bool:
+    """Whether a part without a last line feed is all there is: as long as announced, or as before."""
+    long = max(received.text, received.wire)
+    return size in (received.text, received.wire) or (received.text == before and long >= size)
 
 
 class _Gone(Exception):

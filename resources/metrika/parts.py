@@ -7,7 +7,7 @@ line feed inside of a value. So the tabs of a line tell whether it is whole.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 GZIP = b"\x1f\x8b"
@@ -91,8 +91,16 @@ def _members(start: bytes, stream: Iterator[bytes]) -> Iterator[bytes]:
         raise BrokenPart("its gzip stream ends early")
 
 
-def blocks(chunks: Iterable[bytes], fields: Sequence[str], received: Received) -> Iterator[Block]:
-    """Blocks of whole lines. Raises BrokenPart for a missing column, and for a line that is not whole."""
+def blocks(
+    chunks: Iterable[bytes],
+    fields: Sequence[str],
+    received: Received,
+    whole: Callable[[], bool] = lambda: False,
+) -> Iterator[Block]:
+    """Blocks of whole lines. Raises BrokenPart for a missing column, and for a line that is not whole.
+
+    `whole` is asked when the last line has no end: whether everything came all the same.
+    """
     header, shape, rest = b"", b"", b""
     for chunk in chunks:
         text = rest + chunk
@@ -103,17 +111,27 @@ def blocks(chunks: Iterable[bytes], fields: Sequence[str], received: Received) -
             header = _header(first, fields)
             shape = b"\t" * header.count(b"\t") + b"\n"
         if text:
-            count = text.count(b"\n")
-            if text.translate(None, _OTHERS) != shape * count:
-                raise BrokenPart(_misshapen(text, shape, received.lines))
-            received.lines += count
-            yield Block(header, text[:-1], count)
-    if not header or rest:
-        raise BrokenPart("its last line has no end" if rest else "it has no header")
+            yield _block(header, text, shape, received)
+    if rest and not whole():
+        raise BrokenPart("its last line has no end")
+    if rest and header:
+        yield _block(header, rest + b"\n", shape, received)
+    elif not header:
+        _header(rest, fields)
+
+
+def _block(header: bytes, text: bytes, shape: bytes, received: Received) -> Block:
+    count = text.count(b"\n")
+    if text.translate(None, _OTHERS) != shape * count:
+        raise BrokenPart(_misshapen(text, shape, received.lines))
+    received.lines += count
+    return Block(header, text[:-1], count)
 
 
 def _header(line: bytes, fields: Sequence[str]) -> bytes:
     """The header in the spelling of the request, in the order of the part."""
+    if not line:
+        raise BrokenPart("it has no header")
     wanted = {f.lower(): f for f in fields}
     names = line.decode("utf-8", "replace").replace("<attribution>", "lastsign").split("\t")
     found = [wanted.get(name.lower(), name) for name in names]

@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 
 from etl_assets.metrika.level4 import COUNTERS_TAG
-from etl_assets.metrika.settings import metrika_settings
+from etl_assets.metrika.level4_settings import level4_settings
+from etl_assets.metrika.settings import metrika_resource, metrika_settings
 from sandbox.metrika import TOKEN
 from tests.etl_assets.metrika.counter_house import (
     COUNTER,
@@ -327,6 +328,30 @@ def test_a_malformed_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv(name, value)
     with pytest.raises(dg.Failure, match=value if name.endswith("ZONE") else name):
         metrika_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (f"METRIKA_{name}", v)
+            for name in ("RATE_PER_SECOND", "PARALLEL")
+            for v in ("-1", "nan", "inf", "x")
+        ),
+        *((f"METRIKA_{name}_S", v) for name in ("GIVE_UP", "POLL", "DEADLINE") for v in ("-1", "0", "nan")),
+        *(("METRIKA_DRIFT_LIMIT", v) for v in ("-0.1", "0", "inf")),
+        *(("METRIKA_TARGET_PRECISION", v) for v in ("-1", "0", "1.5")),
+        ("METRIKA_RELOAD_DAYS", "inf"),
+    ],
+)
+def test_a_number_out_of_its_range_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv("METRIKA_COUNTERS", "")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(dg.Failure, match=rf"{name} must be .*\.") as failure:
+        metrika_settings()
+        level4_settings()
+        metrika_resource("token")
+    assert "\n" not in (failure.value.description or "\n")
 
 
 def test_the_old_name_of_the_counter_works(monkeypatch: pytest.MonkeyPatch):

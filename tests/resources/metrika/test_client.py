@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from resources.metrika import (
     MetrikaResource,
     Uploading,
 )
+from resources.metrika.errors import failure
 from sandbox.metrika import TOKEN, Metrika, MetrikaConfig, serve
 from tests.support.certificates import private_ca
 
@@ -168,6 +170,35 @@ def test_what_will_not_heal_is_said_once(
 def test_what_may_heal_is_asked_again(client: MetrikaClient, metrika: Metrika, fault: str, options: dict):
     metrika.faults.add(fault, times=2, **options)
     assert client.goals(COUNTER)[0].takes("lead")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_type"),
+    [
+        (401, b'{"message":"Unauthorized","code":401}', "unauthorized"),
+        (403, b'{"errors":[],"code":403,"message":"Access is denied"}', "access_denied"),
+        (404, b'{"detail":"Not Found"}', "not_found"),
+        (400, b'{"errors":{"odd":1}}', "invalid_parameter"),
+    ],
+)
+def test_an_error_without_a_type_is_known_by_its_status(status: int, body: bytes, error_type: str):
+    refused = failure("listing goals", status, body)
+    assert isinstance(refused, MetrikaRefusal)
+    assert refused.error_type == error_type
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"null", b'"text"'])
+def test_a_page_of_a_proxy_may_heal(body: bytes):
+    assert isinstance(failure("listing goals", 403, body), MetrikaBusy)
+
+
+def test_the_wait_that_the_service_asks_for_may_be_a_date(
+    client: MetrikaClient, metrika: Metrika, clock: RestlessClock
+):
+    after = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    metrika.faults.add("status", status=503, retry_after=after)
+    client.goals(COUNTER)
+    assert any(30 < s <= 40 for s in clock.slept)
 
 
 def test_a_service_that_stays_busy_is_given_up_in_time(

@@ -10,6 +10,7 @@ import pytest
 from resources.errors import PermanentSourceError, TransientSourceError
 from resources.metrika import Ask, MetrikaBusy, MetrikaClient, MetrikaRefusal
 from resources.metrika.logs import LogReader
+from resources.metrika.objects import LogRequest
 from sandbox.metrika import TOKEN, Metrika, MetrikaConfig, serve
 
 COUNTER = 100001
@@ -330,6 +331,45 @@ def test_the_days_quota_stops_the_load_with_one_message(
 def test_cleaning_that_fails_does_not_fail_the_load(reader: LogReader, metrika: Metrika):
     metrika.faults.add("status", "/clean", status=503, times=None)
     assert ids(gathered(reader)) == expected(metrika)
+
+
+def test_cleaning_with_a_strange_answer_does_not_fail_the_load(
+    reader: LogReader, metrika: Metrika, monkeypatch: pytest.MonkeyPatch
+):
+    def strange(counter: int, request: int) -> LogRequest:
+        return LogRequest.of({})
+
+    monkeypatch.setattr(reader.client, "clean_log_request", strange)
+    assert ids(gathered(reader)) == expected(metrika)
+
+
+@pytest.mark.parametrize(("status", "error_type"), [(400, "invalid_parameter"), (403, "access_denied")])
+def test_an_order_that_is_refused_tells_of_the_room(
+    reader: LogReader, metrika: Metrika, status: int, error_type: str
+):
+    metrika.faults.add("status", "logrequests$", method="POST", status=status, error_type=error_type)
+    with pytest.raises(MetrikaRefusal, match=r"clean requests that are kept: none is listed"):
+        gathered(reader)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_part_whose_last_line_has_no_end_is_taken(
+    reader: LogReader, metrika: Metrika, announced: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """By its announced size at once, else when it comes like that again."""
+    metrika.config.gzip = False
+    ready = _prepared(reader, metrika)
+    request, plain = metrika.logs._found(COUNTER, ready), metrika.logs.part
+    request.sizes = [size - 1 if announced else 0 for size in request.sizes]
+    monkeypatch.setattr(metrika.logs, "part", lambda *place: plain(*place)[:-1])
+    assert ids(gathered(reader)) == expected(metrika)
+    assert metrika.requests["download"] == (3 if announced else 6)
+
+
+def test_a_part_waits_as_long_as_it_is_told(reader: LogReader, metrika: Metrika, clock: RestlessClock):
+    metrika.faults.add("status", PART, status=429, error_type="quota_requests_by_ip", retry_after=17)
+    assert ids(gathered(reader)) == expected(metrika)
+    assert 17 in clock.slept
 
 
 def test_a_load_that_is_broken_off_cleans_up(reader: LogReader, metrika: Metrika):
