@@ -37,13 +37,19 @@ DOUBLE = "java.lang.Double/858496421"
 ARRAY_LIST = "java.util.ArrayList/4159755760"
 HASH_MAP = "java.util.HashMap/1797211028"
 SIGNATURE = re.compile(r"(?=.{3,512}$)\[*[\w.$]+;?/\d+")  # one so long is no class, and costs time to look at
+_IN_A_PACKAGE = re.compile(r"\[*L?[a-z]\w*(?:\.[\w$]+){2,};?/\d+")
+
+
+def may_be_shown(text: str) -> bool:
+    """Whether a string of the table is surely a class: a password may look like one without a package."""
+    return bool(SIGNATURE.fullmatch(text) and _IN_A_PACKAGE.fullmatch(text))
 
 
 class UnknownClass(DecodeError):
     """An object of a class without a layout: the rest of the stream cannot be read."""
 
     def __init__(self, signature: str, position: int) -> None:
-        name = signature if SIGNATURE.fullmatch(signature) else "a string that is no class"
+        name = signature if may_be_shown(signature) else "a string that is no class"
         super().__init__(f"token {position} begins an object of {name}, whose layout is not known")
         self.signature = name
 
@@ -335,4 +341,5 @@ __all__ = [
     "UnknownClass",
     "encode_long",
     "lex",
+    "may_be_shown",
 ]

@@ -25,13 +25,14 @@ from resources.mts_vats import models
 from resources.mts_vats.answers import RemoteException
 from resources.mts_vats.discovery import PINNED, Protocol, permutations, policies, protocol
 from resources.mts_vats.gwt_lexer import Response, lex
-from resources.mts_vats.gwt_rpc import SIGNATURE, DecodeError, NotRpc
+from resources.mts_vats.gwt_rpc import DecodeError, NotRpc, may_be_shown
 from resources.mts_vats.parse import is_login_page, parse_exception
 
 _log = logging.getLogger(__name__)
 LEGACY_CIPHERS = "DEFAULT:@SECLEVEL=1"  # the cabinet's server is older than OpenSSL 3's default level
 REDIRECTS = 6
 RETRIES_S = (1.0, 2.0, 4.0)
+SHOWN_BYTES = 16  # of an answer that cannot be read
 DEFERRED_SCRIPTS = 200
 REDISCOVER_AFTER = timedelta(days=1)
 LONGEST_ANSWER = 64 << 20
@@ -335,9 +336,10 @@ class Session:
             try:
                 return lex(answer.body)
             except NotRpc:
-                raise _NotYet(f"{len(answer.body)} bytes that are no answer of the service") from None
+                raise _NotYet(f"no answer of the service but {beginning(answer.body)}") from None
             except DecodeError as error:
-                raise BadAnswer(f"{doing}: the answer is malformed, {error}.") from None
+                said = f"{doing}: the answer is malformed, {error}; it is {beginning(answer.body)}"
+                raise BadAnswer(redact(f"{said}.")) from None
 
         return self._patiently(doing, once, repeat=repeat)
 
@@ -443,8 +445,14 @@ def _pinned(found: Protocol, pins: Mapping[str, Any]) -> Protocol:
 
 def what_was_seen(response: Response) -> str:
     """The shape of an answer for an error message: classes and counts, no other string."""
-    classes = [text for text in response.table if SIGNATURE.fullmatch(text)][:6]
+    classes = [text for text in response.table if may_be_shown(text)][:6]
     return (
         f"{len(response.tokens)} tokens, {len(response.table)} strings, version {response.version}, "
         f"classes: {', '.join(classes) or 'none'}"
     )
+
+
+def beginning(body: bytes) -> str:
+    """`575 bytes that begin with '//OK[-4,0,14,18,'`: too few to hold a password, which stands at the end."""
+    first = body[:SHOWN_BYTES].decode("ascii", "replace")
+    return redact(f"{len(body)} bytes that begin with {first!a}")

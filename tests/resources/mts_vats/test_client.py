@@ -96,8 +96,8 @@ def test_several_calls_at_once_are_bounded_and_give_the_same(open_cabinet: Open)
     assert 1 < cabinet.stats.most_at_once <= 4
 
 
-@pytest.mark.parametrize("broken", ["cut", "stranger"])
-def test_a_broken_form_is_named_and_the_others_are_there(open_cabinet: Open, broken: str):
+@pytest.mark.parametrize(("broken", "seen"), [("cut", "begin with '//OK["), ("stranger", "another abonent")])
+def test_a_broken_form_is_named_and_the_others_are_there(open_cabinet: Open, broken: str, seen: str):
     cabinet, client = open_cabinet(trunks=30)
     victim = next(t for t in cabinet.trunks.values() if t.form == 31)
     victim.broken = broken
@@ -105,6 +105,7 @@ def test_a_broken_form_is_named_and_the_others_are_there(open_cabinet: Open, bro
         client.trunks()
     assert set(error.value.missing) == {victim.id}
     assert str(victim.id) in (error.value.description or "")
+    assert seen in (error.value.description or "")
     assert victim.password not in (error.value.description or "")
     trunks = list(client.iter_trunks())
     assert [t.abonent.id for t in trunks if t.status != "error"] == [

@@ -276,11 +276,12 @@ def test_flags_that_change_the_meaning_of_tokens_are_refused():
         Reader(lex("//OK[0,[],1,7]"), {})
 
 
-def test_an_unknown_class_is_named_but_never_a_string_that_is_none():
+@pytest.mark.parametrize("secret", ["Hush!hush 7", "Hush77/42", "hush.Hush/42"])
+def test_an_unknown_class_is_named_but_never_a_string_that_is_none(secret: str):
     with pytest.raises(UnknownClass, match=r"ru\.example\.New/7"):
         Reader(lex('//OK[1,["ru.example.New/7"],0,7]'), {}).read()
     with pytest.raises(UnknownClass) as error:
-        Reader(lex('//OK[1,["Hush!hush 7"],0,7]'), {}).read()
+        Reader(lex(f'//OK[1,["{secret}"],0,7]'), {}).read()
     assert "Hush" not in str(error.value)
 
 
