@@ -71,9 +71,12 @@ def _typed_list(response: Response) -> AbonentPage | None:
     if response.table[:1] != _LIST:
         return None
     try:
-        total, rows = Reader(response, models.RESPONSES).read().value
+        root = Reader(response, models.RESPONSES).read()
     except UnknownClass:
         return None
+    if root is None or root.signature != _LIST[0]:
+        raise DecodeError("the answer is no page of the list")
+    total, rows = root.value
     if not isinstance(rows, JavaObject) or not rows.signature.startswith("java.util.ArrayList/"):
         raise DecodeError("the list's answer holds no list")
     return AbonentPage([_abonent(row) for row in rows.value], _long(total), "schema", 1.0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resources.mts_vats import models
 from resources.mts_vats.answers import AbonentPage, full_phone
 from resources.mts_vats.gwt_lexer import lex
-from resources.mts_vats.gwt_rpc import DecodeError
+from resources.mts_vats.gwt_rpc import ARRAY_LIST, LONG, DecodeError
 from resources.mts_vats.parse import parse_exception, parse_form, parse_form_32, parse_list, parse_response
 from sandbox.mts_vats import CabinetConfig, VirtualCabinet
 from sandbox.mts_vats.wire import Call
@@ -115,3 +117,10 @@ def test_exceptions(body: str, class_: str | None, message: str | None):
 )
 def test_a_full_phone_has_eleven_digits_from_seven(digits: str | None, phone: str | None):
     assert full_phone(digits) == phone
+
+
+@pytest.mark.parametrize("tokens", ["0", "'B',2", "0,3", "0,0,1,3"])
+def test_a_page_whose_root_is_something_else_is_an_error(tokens: str):
+    table = [models.signature(models.LIST_RESPONSE), LONG, ARRAY_LIST]
+    with pytest.raises(DecodeError):
+        parse_list(lex(f"//OK[{tokens},{json.dumps(table)},0,7]"))
