@@ -1,13 +1,13 @@
 """Daily scoring: the features of visits, and the visits of level 4 or higher."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
-from etl_assets.loading import OWNERS, Bounds, Loaded, Spent, column_schema, report
+from etl_assets.loading import FEED_TAG, OWNERS, Bounds, Loaded, Spent, column_schema, report
 from etl_assets.metrika import drift
 from etl_assets.metrika.fields import DATABASE
 from etl_assets.metrika.level4_settings import Level4Settings, level4_settings
@@ -15,6 +15,7 @@ from etl_assets.metrika.level4_tables import level4_visits, visit_features, visi
 from etl_assets.partitions import days_of
 from resources.clickhouse import LoadResult, Table, WarehouseResource
 from resources.clickhouse.computed import ComputedLoad
+from resources.clickhouse.table import LOADED_AT
 from resources.clickhouse.warehouse import SchemaChange
 from resources.errors import PermanentSourceError
 from resources.metrika.features import SETTINGS, features_sql
@@ -25,6 +26,8 @@ FEATURES_KEY = dg.AssetKey([DATABASE, "visit_features"])
 SCORES_KEY = dg.AssetKey([DATABASE, "visit_scores"])
 VISITS_KEY = dg.AssetKey([DATABASE, "level4_visits"])
 MODELS_KEY = dg.AssetKey([DATABASE, "level4_models"])
+_Times: TypeAlias = tuple[datetime, datetime]  # when the first and the last row came
+_UNATTENDED = frozenset({"dagster/schedule_name", FEED_TAG})  # tags of runs that nobody asked for
 RETRIES = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
@@ -53,26 +56,80 @@ def recompute(
     warehouse: WarehouseResource,
     table: Table,
     asset: dg.AssetKey,
-    counters: Sequence[int],
+    wanted: Mapping[int, Sequence[date]],
     fill: Callable[[ComputedLoad, int, date], None],
 ) -> Loaded:
-    """Replace the run's days of each counter by what `fill(load, counter, day)` adds."""
+    """Replace the `wanted` days of each counter by what `fill(load, counter, day)` adds."""
     table, change = warehouse.ensure(table)
     days, began = _days(context), datetime.now(UTC)
     window = Bounds(_midnight(min(days)), _midnight(max(days) + timedelta(days=1)))
     results: list[LoadResult] = []
     counts: Counter[str] = Counter()
     name = asset.to_user_string()
-    for counter in counters:
+    for counter, stale in wanted.items():
+        counts.update(_rows_of(warehouse, table, counter, sorted(set(days) - set(stale))))
+        if not stale:
+            continue
+        reach = _midnight(min(stale)), _midnight(max(stale) + timedelta(days=1))
         with ComputedLoad(warehouse, table, name, context.run.run_id, owner=counter) as load:
-            for day in days:
+            for day in stale:
                 fill(load, counter, day)
-            results.append(
-                load.finish(kind="window", source_time=began, window=(window.since, window.until), days=days)
-            )
+            results.append(load.finish(kind="window", source_time=began, window=reach, days=stale))
         counts.update(load.days)
         context.log.info("%s: counter %d, %d rows", table.full_name, counter, load.rows)
     return _loaded(table, change, results, counts, window, began)
+
+
+def _rows_of(warehouse: WarehouseResource, table: Table, counter: int, days: Sequence[date]) -> Counter[str]:
+    """Rows of days that stay as they are."""
+    if not days:
+        return Counter()
+    sql = f"SELECT toString(date), count() FROM {table.sql_name} WHERE {_here([counter], days)} GROUP BY date"
+    return Counter({day: int(rows) for day, rows in warehouse.query(sql)})
+
+
+def wanted_days(
+    context: dg.AssetExecutionContext,
+    warehouse: WarehouseResource,
+    counters: Sequence[int],
+    sources: Sequence[str],
+    target: Table,
+) -> dict[int, list[date]]:
+    """counter -> the run's days; in a run of the feed those whose `sources` came later than `target`."""
+    days = _days(context)
+    wanted = dict.fromkeys(counters, days)
+    if FEED_TAG not in context.run.tags or not counters:
+        return wanted
+    warehouse.ensure(target)
+    names = [f"{DATABASE}.{name}" for name in sources]
+    read = _times(warehouse, names, counters, days)
+    made = _times(warehouse, [target.full_name], counters, days)
+    for counter in counters:
+        pairs = {day: (read.get((counter, day)), made.get((counter, day))) for day in days}
+        wanted[counter] = [day for day, (source, own) in pairs.items() if _is_older(own, source)]
+    context.log.info(
+        "%d of %d days are to be computed", sum(map(len, wanted.values())), len(days) * len(counters)
+    )
+    return wanted
+
+
+def _is_older(own: _Times | None, source: _Times | None) -> bool:
+    """Whether a day must be computed again; times are whole seconds, so in doubt it is."""
+    if own and source:
+        return source[1] >= own[0]
+    return own is not source
+
+
+def _times(
+    warehouse: WarehouseResource, tables: Sequence[str], counters: Sequence[int], days: Sequence[date]
+) -> dict[tuple[int, date], _Times]:
+    """(counter, day) -> times of its rows."""
+    here = _here(counters, days)
+    rows = " UNION ALL ".join(f"SELECT counter_id, date, {LOADED_AT} FROM {t} WHERE {here}" for t in tables)
+    found = warehouse.query(
+        f"SELECT counter_id, date, min({LOADED_AT}), max({LOADED_AT}) FROM ({rows}) GROUP BY counter_id, date"
+    )
+    return {(int(counter), day): (first, last) for counter, day, first, last in found}
 
 
 def _midnight(day: date) -> datetime:
@@ -128,7 +185,8 @@ def build_features(
             load.add_select(features_sql(counter, day, settings.rules), SETTINGS)
 
         counters = counters_of(context, warehouse, "visits", _days(context))
-        loaded = recompute(context, warehouse, table, FEATURES_KEY, counters, fill)
+        wanted = wanted_days(context, warehouse, counters, ("visits", "hits"), table)
+        loaded = recompute(context, warehouse, table, FEATURES_KEY, wanted, fill)
         told = report(context, warehouse, loaded, day_column="date_time", zone=zone)
         return dg.MaterializeResult(
             metadata={**(told.metadata or {}), **_known(warehouse, counters, context)}
@@ -196,23 +254,28 @@ def build_level4_visits(
         group_name=DATABASE,
         owners=OWNERS,
         metadata=_metadata(table),
+        output_required=False,
     )
     def level4_visits_asset(
         context: dg.AssetExecutionContext, warehouse: WarehouseResource
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        if settings.models.empty and _UNATTENDED & context.run.tags.keys():
+            yield _not_scored(context)
+            return
         _require(warehouse, "visit_features")
         days = _days(context)
         counters = counters_of(context, warehouse, "visit_features", days)
         models = Models(settings.models)
-        _score(context, warehouse, settings, models, counters)
+        wanted = wanted_days(context, warehouse, counters, ("visit_features",), table)
+        _score(context, warehouse, settings, models, wanted)
 
         def select(load: ComputedLoad, counter: int, day: date) -> None:
             load.add_select(selection_sql(counter, day), SETTINGS)
 
-        loaded = recompute(context, warehouse, table, VISITS_KEY, counters, select)
+        loaded = recompute(context, warehouse, table, VISITS_KEY, wanted, select)
         told = report(context, warehouse, loaded, day_column="date_time", zone=zone)
         found = drift.drifts(warehouse, counters, days)
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={**(told.metadata or {}), **_outcome(warehouse, models, counters, days)},
             check_results=[drift.check(found, settings.drift_limit)],
         )
@@ -220,12 +283,23 @@ def build_level4_visits(
     return level4_visits_asset
 
 
+def _not_scored(context: dg.AssetExecutionContext) -> dg.AssetCheckResult:
+    """Who wants raw logs alone has no models, and no red run each morning for that."""
+    said = (
+        "Not scored: there is no model. Put models into METRIKA_MODELS_DIR, or train some "
+        f"({MODELS_KEY.to_user_string()}); see docs/level4.md."
+    )
+    context.log.warning(said)
+    context.log_event(dg.AssetObservation(VISITS_KEY, description=said))
+    return dg.AssetCheckResult(check_name=drift.CHECK, passed=True, description=said)
+
+
 def _score(
     context: dg.AssetExecutionContext,
     warehouse: WarehouseResource,
     settings: Level4Settings,
     models: Models,
-    counters: Sequence[int],
+    wanted: Mapping[int, Sequence[date]],
 ) -> None:
     """Ask the models, and keep every answer in `metrika.visit_scores`."""
 
@@ -233,7 +307,7 @@ def _score(
         for batch in scored(warehouse, counter, day, models, without_hits=settings.score_without_hits):
             load.add_columns(batch.columns(counter, day))
 
-    loaded = recompute(context, warehouse, visit_scores(), SCORES_KEY, counters, ask)
+    loaded = recompute(context, warehouse, visit_scores(), SCORES_KEY, wanted, ask)
     for event in _materialized(SCORES_KEY, loaded):
         context.log_event(event)
     for chosen in models.used():

@@ -111,6 +111,11 @@ class ModelsDirectory:
                         return path, version
         return None
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no model at all."""
+        return not any(self.file(name) for name in THRESHOLDS)
+
     def load(self, name: str) -> Chosen:
         """The model `name` with its threshold; ModelError if it is missing, not trusted or no classifier."""
         found = self.file(name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ import pytest
 import skops.io
 from lightgbm import LGBMClassifier
 
+from etl_assets.loading import FEED_TAG
 from etl_assets.metrika.fields import HITS, VISITS
 from etl_assets.metrika.level4 import COUNTERS_TAG, level4_assets
 from etl_assets.metrika.level4_settings import Level4Settings
@@ -73,16 +75,17 @@ class Runs:
     ) -> None:
         """Visits of a day, each with the seconds of its events."""
         counter = counter or self.counter
-        rows, hits = [], []
+        rows, hits, now = [], [], datetime.now(UTC)
         for visit, offsets in visits:
             start = datetime(day.year, day.month, day.day, 12)
             own = [Hit(visit.visit_id + i, at, visit.device) for i, at in enumerate(seconds(offsets, start))]
-            hits += [(counter, day, h.watch_id, h.at, h.device) for h in own]
+            hits += [(counter, day, h.watch_id, h.at, h.device, now) for h in own]
             watch_ids = [h.watch_id for h in own]
-            told = (visit.duration, visit.page_views, visit.device)
+            told = (visit.duration, visit.page_views, visit.device, now)
             rows.append((counter, day, visit.visit_id, 5, watch_ids, start, *told))
         names = (
-            "counter_id date visit_id client_id watch_ids date_time visit_duration page_views device_category"
+            "counter_id date visit_id client_id watch_ids date_time visit_duration page_views "
+            "device_category dt_inserted"
         )
         with self.warehouse.session() as client:
             for name in ("visits", "hits"):
@@ -90,11 +93,28 @@ class Runs:
             if rows:
                 client.insert("metrika.visits", rows, column_names=names.split())
             if hits:
-                columns = ["counter_id", "date", "watch_id", "date_time", "device_category"]
+                columns = ["counter_id", "date", "watch_id", "date_time", "device_category", "dt_inserted"]
                 client.insert("metrika.hits", hits, column_names=columns)
 
+    def age(self, seconds: int, *tables: str) -> None:
+        """As if the rows had come so much earlier."""
+        own, aged = f"counter_id = {self.counter}", f"toDateTime(now('UTC') - {seconds}, 'UTC')"
+        for table in tables:
+            for sql in (
+                f"CREATE TABLE metrika.aged ENGINE = Memory AS SELECT * REPLACE ({aged} AS dt_inserted) "
+                f"FROM metrika.{table} WHERE {own}",
+                f"ALTER TABLE metrika.{table} DELETE WHERE {own} SETTINGS mutations_sync = 1",
+                f"INSERT INTO metrika.{table} SELECT * FROM metrika.aged",
+                "DROP TABLE metrika.aged",
+            ):
+                self.warehouse.command(sql)
+
     def run(
-        self, first: date = FIRST, last: date | None = None, counters: str | None = None
+        self,
+        first: date = FIRST,
+        last: date | None = None,
+        counters: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         names = ["visit_features", "level4_visits"]
         days = {RANGE_START: str(first), RANGE_END: str(last or first)}
@@ -104,7 +124,7 @@ class Runs:
             selection=[dg.AssetKey(["metrika", n]) for n in names],
             instance=self.instance,
             resources={"warehouse": self.warehouse, "metrika": MetrikaResource()},
-            tags=days | {tag: value for tag, value in chosen.items() if value},
+            tags=days | {tag: value for tag, value in chosen.items() if value} | (dict(tags) if tags else {}),
             run_config=QUIET,
             raise_on_error=False,
         )
@@ -168,6 +188,55 @@ def test_a_model_that_is_needed_and_missing_is_one_line(warehouse: WarehouseReso
     result = runs.run()
     assert list(failures(result)) == ["metrika__level4_visits"]
     assert "There is no mobile model in" in failures(result)["metrika__level4_visits"]
+
+
+@pytest.mark.parametrize("tag", ["dagster/schedule_name", FEED_TAG])
+def test_raw_logs_alone_are_no_red_run_each_morning(warehouse: WarehouseResource, tmp_path: Path, tag: str):
+    runs = Runs(warehouse, Level4Settings(ModelsDirectory.at(str(tmp_path))), next(_counters))
+    runs.put(FIRST, [(Visit(1, device=2), (0,))])
+    result = runs.run(tags={tag: "metrika_daily"})
+    assert result.success, failures(result)
+    done = {
+        e.asset_key
+        for e in result.get_asset_materialization_events()
+        if e.asset_key and e.asset_key.path[0] != "bi"
+    }
+    assert done == {dg.AssetKey(["metrika", "visit_features"])}, "what was not scored is not shown as such"
+    noted = [e for e in result.all_events if e.event_type == dg.DagsterEventType.ASSET_OBSERVATION]
+    assert "Put models into METRIKA_MODELS_DIR, or train some" in str(noted[0].event_specific_data)
+
+
+def test_one_model_of_two_is_a_mistake_that_is_told(
+    warehouse: WarehouseResource, models: ModelsDirectory, tmp_path: Path
+):
+    copy(models.home / "level4_desktop_slot.skops", tmp_path)
+    runs = Runs(warehouse, Level4Settings(ModelsDirectory.at(str(tmp_path))), next(_counters))
+    runs.put(FIRST, [(Visit(1, device=2), (0,))])
+    result = runs.run(tags={"dagster/schedule_name": "metrika_daily"})
+    assert "There is no mobile model in" in failures(result)["metrika__level4_visits"]
+
+
+def test_the_feed_computes_only_days_whose_logs_came_anew(runs: Runs, models: ModelsDirectory):
+    def fed() -> list[tuple[str, str]]:
+        """(asset, first day) of what was computed."""
+        done = runs.run(FIRST, SECOND, tags={FEED_TAG: "true"})
+        assert done.success, failures(done)
+        sql = "SELECT asset, toString(toDate(window_from)) FROM svod.load_log WHERE run_id = {r:String}"
+        return sorted(runs.warehouse.query(sql, {"r": done.run_id}))
+
+    tables = ["metrika/level4_visits", "metrika/visit_features", "metrika/visit_scores"]
+    before, after = many(60, seed=8), many(60, seed=9)
+    runs.put(FIRST, before)
+    runs.put(SECOND, before)
+    runs.age(7200, "visits", "hits")
+    assert fed() == [(table, str(FIRST)) for table in tables]
+    runs.age(3600, "visit_features")
+    assert fed() == []
+    assert runs.metadata("visit_features")["dagster/partition_row_count"] == len(before)
+    runs.put(SECOND, after)
+    assert fed() == [(table, str(SECOND)) for table in tables]
+    assert runs.selected(FIRST) == expected(models, before)
+    assert runs.selected(SECOND) == expected(models, after)
 
 
 def many(count: int, seed: int) -> list[tuple[Visit, Sequence[int]]]:
