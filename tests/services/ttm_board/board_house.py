@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,5 +99,5 @@ def board(
     try:
         yield Shown(f"http://127.0.0.1:{port}", database)
     finally:
-        running.should_exit = True
+        running.handle_exit(signal.SIGTERM, None)  # lines of browsers end too
         thread.join(20)
