@@ -10,7 +10,22 @@ from rich.table import Table
 from cli.project import enter, fail, out
 from resources.metrika.features import DEVICES
 from resources.metrika.models import ModelError
-from resources.metrika.models_directory import ModelsDirectory
+from resources.metrika.models_directory import SUFFIXES, ModelsDirectory
+
+
+def enter_with_models() -> Path:
+    """Work in the project's folder, with the models of the folder in which the command was given, if any.
+
+    There the old script looked: in ML/, then beside itself. METRIKA_MODELS_DIR is stronger.
+    """
+    here = Path.cwd()
+    project = enter()
+    if here != project and not os.environ.get("METRIKA_MODELS_DIR"):
+        for folder in (here / "ML", here / "ml", here):
+            if any(folder.glob(f"level4_*{suffix}") for suffix in SUFFIXES):
+                os.environ["METRIKA_MODELS_DIR"] = str(folder)
+                break
+    return project
 
 
 def directory() -> ModelsDirectory:
@@ -21,7 +36,7 @@ def directory() -> ModelsDirectory:
 
 def models() -> None:
     """One line a device: the file that is used, its threshold, whether it can be read."""
-    enter()
+    enter_with_models()
     found = directory()
     table = Table("device", "file", "threshold", "state")
     try:
@@ -42,7 +57,7 @@ def models() -> None:
 
 def trust(file: Path) -> None:
     """Add the file's sha256 to the manifest."""
-    enter()
+    enter_with_models()
     try:
         total = directory().trust(file)
     except ModelError as error:

@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 
 from cli.load import Request
-from cli.project import enter, fail, out
+from cli.metrika_models import enter_with_models
+from cli.project import ensure_local, fail, out
 from cli.query import warehouse
 from cli.runs import follow
 from cli.services import Interrupted, local_systems, postgres, stop_signals
@@ -30,10 +32,14 @@ CHUNK = 8 << 20
 
 
 def score(day_text: str, token: str, counter: int | None, folder: Path) -> None:
-    """Run the assets for one counter and day, then write what they selected."""
-    project = enter()
+    """Run the assets for one counter and day, then write what they selected.
+
+    Works from any folder, as cron calls it: what is not set is the embedded PostgreSQL and warehouse.
+    """
+    project = enter_with_models()
     day, chosen = _day(day_text), _counter(counter)
     _set_token(token)
+    ensure_local(project)
     os.environ["METRIKA_COUNTERS"] = str(chosen)
     try:
         os.environ["METRIKA_START_DATE"] = min(metrika_settings().start_date, str(day))
@@ -59,11 +65,13 @@ def score(day_text: str, token: str, counter: int | None, folder: Path) -> None:
 
 def score_files(visits: Sequence[Path], hits: Sequence[Path], target: Path) -> None:
     """Score the parts of two logs."""
-    enter()
-    try:
-        found = score_parts(warehouse(), map(_chunks, visits), map(_chunks, hits), level4_settings())
-    except dg.Failure as error:
-        raise fail(error.description or "The logs could not be scored.") from None
+    enter_with_models()
+    with TemporaryDirectory(prefix="svod-") as scratch:  # without a warehouse of one's own
+        os.environ.setdefault("CLICKHOUSE_URL", f"chdb://{scratch}/warehouse")
+        try:
+            found = score_parts(warehouse(), map(_chunks, visits), map(_chunks, hits), level4_settings())
+        except dg.Failure as error:
+            raise fail(error.description or "The logs could not be scored.") from None
     out.print(f"{found.visits:,} lines of visits, {found.hits:,} of hits.", highlight=False)
     _write(target, found.rows)
 

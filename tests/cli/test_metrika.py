@@ -61,6 +61,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, metrika: Metrika) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in LINKS:
         (folder / name).symlink_to(PROJECT / name)
+    (folder / "scripts" / "ML").mkdir(parents=True)
     (folder / "ml").mkdir()
     dice = np.random.default_rng(3)
     table = pd.DataFrame(dice.random((300, len(FEATURES))) * 100, columns=list(FEATURES))
@@ -71,7 +72,6 @@ def project(tmp_path_factory: pytest.TempPathFactory, metrika: Metrika) -> Path:
         f"METRIKA_URL={metrika.url}\nMETRIKA_TOKEN=wrong\nMETRIKA_COUNTERS=100001,100002\nMETRIKA_POLL_S=0.1\n"
         "SVOD_STATE_DIR=.data\nMETRIKA_RATE_PER_SECOND=0\n"
     )
-    assert svod(folder, "env").returncode == 0
     return folder
 
 
@@ -121,23 +121,29 @@ def download(metrika: Metrika, folder: Path, day: date) -> dict[str, Path]:
     return files
 
 
+def test_models_beside_the_caller_are_used(project: Path):
+    scripts = project / "scripts"
+    for file in (project / "ml").glob("*.joblib"):
+        (scripts / "ML" / file.name).write_bytes(file.read_bytes())
+        assert here(scripts, "metrika", "trust", f"ML/{file.name}").exit_code == 0
+    assert len((scripts / "ML" / "models.sha256").read_text().splitlines()) == 2
+    assert here(scripts, "metrika", "models").stdout.count("ready") == 2
+
+
 def test_the_old_command_line_writes_the_old_file(project: Path, metrika: Metrika, tmp_path: Path):
-    day = yesterday()
-    done = svod(
-        project,
-        *("metrika", "score", "--date", str(day), "--token", TOKEN, "--counter", str(COUNTER)),
-        *("--out", str(tmp_path)),
-    )
+    """From another folder, with models of its own, where nobody has set up a database."""
+    day, scripts = yesterday(), project / "scripts"
+    done = svod(scripts, "metrika", "score", "--date", str(day), "--token", TOKEN, "--counter", str(COUNTER))
     assert done.returncode == 0, done.stderr
-    assert TOKEN not in done.stdout + done.stderr
-    rows = json.loads((tmp_path / f"level4_visits_{day}.json").read_text())
+    assert TOKEN not in done.stdout + done.stderr + (project / ".env").read_text()
+    rows = json.loads((scripts / f"level4_visits_{day}.json").read_text())
     assert len(rows) > 10
     assert {tuple(row) for row in rows} == {("visitId", "clientId", "dateTime", "visitDuration")}
     assert all(row["dateTime"].startswith(f"{day} ") for row in rows)
     files = download(metrika, tmp_path, day)
     out = tmp_path / "from_files.json"
     again = here(
-        project,
+        scripts,
         *("metrika", "score-files", "--visits", str(files["visits"]), "--hits", str(files["hits"])),
         *("--out", str(out)),
     )
