@@ -200,7 +200,8 @@ def test_webhooks_are_listed_changed_switched_and_deleted(http: httpx.Client, ho
     assert "secret" not in json.dumps(shown)
     assert WEBHOOK["token"] not in json.dumps(http.get(HOOKS).json())
     assert shown["webhook_id"] in {each["webhook_id"] for each in http.get(HOOKS).json()}
-    changed = http.patch(hook.path, json={"name": "Касса", "counter_id": 100002, "token": "an0ther-token"}).json()
+    change = {"name": "Касса", "counter_id": 100002, "token": "an0ther-token"}
+    changed = http.patch(hook.path, json=change).json()
     assert (changed["name"], changed["counter_id"], changed["is_active"]) == ("Касса", 100002, True)
     assert http.patch(hook.path, json={"name": None, "description": "x"}).json()["name"] == "Касса"
     http.post(f"{hook.path}/disable")
