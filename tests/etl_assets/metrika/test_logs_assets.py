@@ -344,7 +344,7 @@ def test_a_number_out_of_its_range_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("METRIKA_COUNTERS", "")
     monkeypatch.setenv(name, value)
     with pytest.raises(dg.Failure, match=rf"{name} must be .*\.") as failure:
-        (metrika_settings(), level4_settings(), metrika_resource("token"))
+        _ = (metrika_settings(), level4_settings(), metrika_resource("token"))
     assert "\n" not in (failure.value.description or "\n")
 
 
