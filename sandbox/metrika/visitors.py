@@ -20,6 +20,7 @@ UTC3 = timezone(timedelta(hours=3))
 KNOWN = 13  # ids of the invented visitors leave this remainder, so that an upload can tell them from others
 MODULUS = 97
 SITE = "https://shop.example"
+_ADDRESS = "203.0.113." + "x" * 3  # logs show the last part of an address masked by these letters
 _PAGES = (
     "/",
     "/catalog",
@@ -161,7 +162,7 @@ def _visitor(rng: random.Random, counter: int, device: str) -> dict[str, Any]:
         "regionCountryID": 225,
         "regionCity": city,
         "regionCityID": city_id,
-        "ipAddress": "203.0.113.xxx",
+        "ipAddress": _ADDRESS,
         "browser": rng.choice(
             ("chromemobile", "yandex_browser") if phone else ("chrome", "yandex_browser", "firefox")
         ),
