@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.mts_link.answers_rest import Answers
+from sandbox.mts_link.answers import Answers
 from sandbox.mts_link.wire import ApiError, Query
 
 Method = Callable[..., Any]

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from sandbox.mts_link.answers_rest import Answers
+from sandbox.mts_link.answers import Answers
 from sandbox.mts_link.config import OrgConfig
 from sandbox.mts_link.org import CONVERTED, RECORD, SESSION, USER, Org
 from sandbox.mts_link.routes import answer
