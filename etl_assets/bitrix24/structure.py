@@ -157,7 +157,7 @@ def table_of(entity: Entity, structure: Structure, zone: str, types: Mapping[str
         if entity.strategy == "universal_list":  # its numbers have no precision of their own
             types = {f.name: "Float64" for f in structure.fields if f.type == "double"} | dict(types)
         declared, position = columns(structure.fields, key=entity.key[0], overrides=types)
-    gone, named = hidden(entity), labels(entity, structure.fields)
+    gone, named = hidden(entity), labels(entity, structure.fields, declared)
     return Table(
         database=DATABASE,
         name=entity.name,

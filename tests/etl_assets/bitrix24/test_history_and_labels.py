@@ -17,6 +17,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         place.refresh_smart_processes()
         place.feed("crm_deal", "crm_lead", "crm_dynamic_items_177")
         place.feed("crm_status", "crm_category", "crm_userfield_enum", "user", "department")
+        place.feed("crm_stage_history", "task", "voximplant_call")
         yield place
 
 
@@ -92,6 +93,46 @@ def test_views_name_stages_funnels_people_and_departments(place: House):
     names = place.rows("SELECT DISTINCT STAGE_NAME FROM bi.crm_dynamic_items_177")
     assert names
     assert all(n for (n,) in names)
+
+
+def test_views_name_columns_as_the_vendor_s_bi_datasets_do(place: House):
+    wrong = place.value(
+        "SELECT countIf(ASSIGNED_BY != concat('[', toString(ASSIGNED_BY_ID), '] ', ASSIGNED_BY_NAME) "
+        "OR MODIFIED_BY != concat('[', toString(MODIFY_BY_ID), '] ', MODIFIED_BY_NAME) "
+        "OR STAGE != concat('[', STAGE_ID, '] ', STAGE_NAME) OR MODIFIED_BY IS NULL OR STAGE IS NULL) "
+        "FROM bi.crm_deal"
+    )
+    assert wrong == 0
+
+
+def test_people_are_named_where_the_portal_calls_them_numbers(place: House):
+    """Fields of tasks are integers by the portal's own list; those of calls have none."""
+    tasks = place.rows(
+        "SELECT countIf(RESPONSIBLE_NAME IS NULL), countIf(CREATED_BY_NAME IS NULL), "
+        "countIf(length(ACCOMPLICES_NAME) != length(ACCOMPLICES)), "
+        "countIf(RESPONSIBLE_DEPARTMENT IS NULL) FROM bi.task"
+    )
+    assert tasks == [(0, 0, 0, 0)]
+    people = "SELECT toString(ID), trim(BOTH ' ' FROM concat(ifNull(NAME, ''), ' ', ifNull(LAST_NAME, ''))) "
+    names = dict(place.rows(people + "FROM bi.user"))
+    calls = place.rows("SELECT DISTINCT toString(PORTAL_USER_ID), PORTAL_USER_NAME FROM bi.voximplant_call")
+    assert calls == [(user, names[user]) for user, _ in calls]
+
+
+def test_stage_history_names_the_stages_of_each_type_of_owner(place: House):
+    """Leads and deals both have a stage NEW; each is called by its own name."""
+    rows = place.rows(
+        "SELECT DISTINCT h.ENTITY_TYPE_ID, ifNull(h.STAGE_ID, h.STATUS_ID) AS stage, "
+        "ifNull(h.STAGE_NAME, h.STATUS_NAME) AS named "
+        "FROM bi.crm_stage_history AS h WHERE ENTITY_TYPE_ID IN ('1', '2')"
+    )
+    assert {kind for kind, _, _ in rows} == {"1", "2"}
+    for kind, stage, named in rows:
+        where = "ENTITY_ID = 'STATUS'" if kind == "1" else "startsWith(ENTITY_ID, 'DEAL_STAGE')"
+        names = place.rows(
+            f"SELECT DISTINCT NAME FROM bi.crm_status WHERE {where} AND STATUS_ID = {{s:String}}", s=stage
+        )
+        assert (named,) in names
 
 
 def test_options_of_list_fields_are_named_single_and_multiple(place: House):
