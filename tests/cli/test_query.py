@@ -40,6 +40,31 @@ def test_a_table_shows_names_rows_and_null(project: Path):
     assert all(word in done.stdout for word in ("one", "nothing", "NULL", "[bold]"))
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_statements_that_the_engine_does_not_stream_are_shown_too(project: Path, form: str):
+    done = svod(project, "query", "SHOW TABLES FROM svod", "--format", form)
+    assert done.returncode == 0, done.stderr
+    assert "load_log" in done.stdout
+
+
+def test_a_statement_without_rows_succeeds(project: Path):
+    done = svod(project, "query", "CREATE TABLE default.kept (a Int8) ENGINE = Log")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(project: Path):
+    code = "from cli.main import app; app()"
+    query = ["query", "SELECT number FROM numbers(1000000)", "--format", "csv"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *query], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        assert child.stderr
+        assert child.stdout.readline()
+        child.stdout.close()
+        assert child.stderr.read() == b""
+
+
 def test_a_mistake_is_one_line_without_a_traceback(project: Path):
     done = svod(project, "query", "SELEC 1")
     assert done.returncode == 1
