@@ -2,7 +2,7 @@
 
 A first load of everything, then an hour without changes. Hours of waiting for the rate are cut short by a
 clock that organisation and client share, see `WaitingClock`. `--full` is the size of a company: 500 people,
-5,000 sessions, 50,000 participants, 100,000 messages; it takes an hour and a half.
+5,000 sessions, 50,000 participants, 100,000 messages; it takes an hour.
 """
 
 from __future__ import annotations
@@ -24,52 +24,65 @@ import resources.mts_link
 from benchmarks.common import folder, verdict
 from etl_assets.loading import FEED_TAG
 from resources.clickhouse import WarehouseResource
+from resources.mts_link.client import NAP_S
 from sandbox.mts_link import SIZES, OrgConfig, Server, serve
 from sandbox.mts_link.org import Clock
 
-FACTOR = 10.0
-LATENCY_S = 0.2  # of an answer, by the shared clock
+FACTOR = 20.0
+NEAR_S = 0.005
+LATENCY_S = 0.01  # of an answer: by the shared clock about 0.2, since others wait meanwhile
 BUSY = 20  # the windows in which the rate is looked at, in virtual seconds
 SMALL = {"staff": 12, "sessions": 20, "channels": 4, "messages": 1_500, "contacts": 25, "tests": 8}
 SPAWN = multiprocessing.get_context("spawn")
 
 
 class WaitingClock(Clock):
-    """`FACTOR` times as fast as ours while a question waits for its turn, and as fast as ours at other times.
+    """`FACTOR` times as fast as ours while all that happens is that questions wait for their turn.
 
-    So whatever keeps the client from asking (work between steps, a slow warehouse) counts in full, and what
-    it does beside waiting counts `FACTOR`-fold. Both processes read it.
+    From the end of a wait until the organisation has the question, and when nobody waits, it is as fast as
+    ours. So whatever keeps the client from asking (work between steps, a slow warehouse) counts in full, and
+    what delays a question on its way counts once. Both processes use it.
     """
 
     def __init__(self) -> None:
-        self._state = SPAWN.Array("d", [time.monotonic(), time.time(), 1.0])  # since, its time then, its pace
-        self._waiting = 0
+        # when its pace was set, its time then, its pace, questions that wait, whether one is on its way
+        self._state = SPAWN.Array("d", [time.monotonic(), time.time(), 1.0, 0.0, 0.0])
 
     def time(self) -> float:
         with self._state:
-            since, then, pace = self._state
+            since, then, pace, _, _ = self._state
         return then + (time.monotonic() - since) * pace
 
-    now = time
-
-    def advance(self, seconds: float) -> float:
-        with self._state:
-            self._state[1] += seconds
+    def now(self) -> float:
+        """The organisation's time, which it asks for as soon as it has a question."""
+        self._set(sending=0.0)
         return self.time()
 
     def sleep(self, seconds: float) -> None:
-        self._wait(1)
-        try:
-            time.sleep(seconds / FACTOR)
-        finally:
-            self._wait(-1)
+        due = self.time() + seconds
+        self._set(waiting=1, sending=0.0)
+        if seconds < NAP_S:  # the last piece of a wait: a question follows
+            self._sleep_until(due - NEAR_S)
+            self._set(sending=1.0)
+        self._sleep_until(due)
+        self._set(waiting=-1)
 
-    def _wait(self, change: int) -> None:
+    def _sleep_until(self, due: float) -> None:
+        while (left := due - self.time()) > 0:
+            time.sleep(max(left / FACTOR, 0.0005))
+
+    def _set(self, waiting: int = 0, sending: float | None = None) -> None:
         with self._state:
-            self._waiting += change
-            since, then, pace = self._state
+            since, then, pace, waits, sent = self._state
             at = time.monotonic()
-            self._state[:] = [at, then + (at - since) * pace, FACTOR if self._waiting else 1.0]
+            waits, sent = waits + waiting, sent if sending is None else sending
+            self._state[:] = [
+                at,
+                then + (at - since) * pace,
+                FACTOR if waits and not sent else 1.0,
+                waits,
+                sent,
+            ]
 
 
 @dataclass(frozen=True)
@@ -176,7 +189,7 @@ def main() -> int:
     size = SIZES["medium"] if "--full" in sys.argv else SMALL
     clock = WaitingClock()
     resources.mts_link.CLOCK = clock
-    config = replace(OrgConfig(rate=2, latency=LATENCY_S / FACTOR), **size)
+    config = replace(OrgConfig(rate=2, latency=LATENCY_S), **size)
     known = Server(config)
     known.org.clock = clock
     with folder() as path, organisation(config, clock) as (url, pipe):
