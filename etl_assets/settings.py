@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -31,8 +32,10 @@ def text(name: str, default: str | None = None) -> str:
     return value
 
 
-def number(name: str, default: float, *, least: float = -math.inf, above: float = -math.inf) -> float:
-    """A finite number from `least` on, and greater than `above`."""
+def number(
+    name: str, default: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> float:
+    """A finite number from `least` on, greater than `above` and not greater than `most`."""
     value = text(name, str(default))
     try:
         found = float(value)
@@ -42,10 +45,43 @@ def number(name: str, default: float, *, least: float = -math.inf, above: float 
         ) from None
     if not math.isfinite(found):
         raise dg.Failure(f"{name} must be a finite number.", allow_retries=False)
-    if found < least or found <= above:
-        bound = f"at least {least:g}" if found < least else f"greater than {above:g}"
-        raise dg.Failure(f"{name} must be {bound}.", allow_retries=False)
+    for wrong, bound in (
+        (found < least, f"at least {least:g}"),
+        (found <= above, f"greater than {above:g}"),
+        (found > most, f"at most {most:g}"),
+    ):
+        if wrong:
+            raise dg.Failure(f"{name} must be {bound}.", allow_retries=False)
     return found
+
+
+def whole(name: str, default: int, *, least: int, most: float = math.inf) -> int:
+    """A whole number from `least` to `most`."""
+    found = number(name, default, least=least, most=most)
+    if not found.is_integer():
+        raise dg.Failure(f"{name} must be a whole number.", allow_retries=False)
+    return int(found)
+
+
+def zone(name: str, default: str) -> str:
+    """The IANA name of a time zone."""
+    value = text(name, default)
+    try:
+        return ZoneInfo(value).key
+    except (ValueError, OSError, KeyError):  # an unknown zone is a KeyError, a folder of zones an OSError
+        raise dg.Failure(
+            f"{name} must be an IANA name such as Europe/Moscow, not {value!r}.", allow_retries=False
+        ) from None
+
+
+def cron(name: str, default: str) -> str:
+    """A cron schedule."""
+    value = text(name, default)
+    try:  # Dagster has no other public way to ask
+        dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=value)
+    except dg.DagsterError:
+        raise dg.Failure(f"{name} is no cron, such as {default}.", allow_retries=False) from None
+    return value
 
 
 def switch(name: str, default: bool = False) -> bool:
@@ -89,5 +125,5 @@ def warehouse_resource(url: str | None = None) -> WarehouseResource:
         url=url or text("CLICKHOUSE_URL"),
         ca_bundle=text("CLICKHOUSE_CA_BUNDLE", "") or None,
         cluster=text("CLICKHOUSE_CLUSTER", "") or None,
-        insert_rows=int(number("CLICKHOUSE_INSERT_ROWS", 10_000)),
+        insert_rows=whole("CLICKHOUSE_INSERT_ROWS", 10_000, least=1),
     )

@@ -47,7 +47,7 @@ def level4_settings() -> Level4Settings:
         label_goal=text("METRIKA_LABEL_GOAL", ""),
         label_table=text("METRIKA_LABEL_TABLE", ""),
         learner=cast(Learner, _choice("METRIKA_LEARNER", get_args(Learner))),
-        target_precision=_share("METRIKA_TARGET_PRECISION", 0.8),
+        target_precision=number("METRIKA_TARGET_PRECISION", 0.8, above=0, most=1),
     )
 
 
@@ -56,11 +56,4 @@ def _choice(name: str, allowed: tuple[str, ...]) -> str:
     value = text(name, allowed[0]).strip().lower()
     if value not in allowed:
         raise dg.Failure(f"{name} must be one of {', '.join(allowed)}.", allow_retries=False)
-    return value
-
-
-def _share(name: str, default: float) -> float:
-    value = number(name, default)
-    if not 0 < value <= 1:
-        raise dg.Failure(f"{name} must be greater than 0 and at most 1.", allow_retries=False)
     return value

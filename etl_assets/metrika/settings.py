@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from etl_assets.loading import local_zone
-from etl_assets.settings import given, number, past_day, switch, text
+from etl_assets.settings import cron, given, number, past_day, switch, text, whole, zone
 from resources.metrika import MetrikaResource
 
 TOKEN, COUNTERS, COUNTER = "METRIKA_TOKEN", "METRIKA_COUNTERS", "METRIKA_COUNTER"
@@ -34,14 +33,12 @@ class MetrikaSettings:
 
 
 def metrika_settings() -> MetrikaSettings:
-    zone = text("METRIKA_TIMEZONE", "Europe/Moscow")
-    local_zone(zone)
     return MetrikaSettings(
         counters=_counters(),
         start_date=past_day("METRIKA_START_DATE", "2020-01-01"),
-        zone=zone,
-        cron=_cron(text("METRIKA_SCHEDULE", "0 6 * * *")),
-        reload_days=_days(),
+        zone=zone("METRIKA_TIMEZONE", "Europe/Moscow"),
+        cron=cron("METRIKA_SCHEDULE", "0 6 * * *"),
+        reload_days=whole("METRIKA_RELOAD_DAYS", 3, least=1, most=365),
         target=text("METRIKA_CONVERSIONS_TARGET", "4plus"),
         upload=switch("METRIKA_CONVERSIONS_UPLOAD"),
         create_goal=switch("METRIKA_CONVERSIONS_CREATE_GOAL"),
@@ -64,21 +61,6 @@ def _counters() -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _cron(cron: str) -> str:
-    try:  # Dagster has no other public way to ask
-        dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=cron)
-    except dg.DagsterError:
-        raise dg.Failure("METRIKA_SCHEDULE is no cron, such as 0 6 * * *.", allow_retries=False) from None
-    return cron
-
-
-def _days() -> int:
-    days = number("METRIKA_RELOAD_DAYS", 3)
-    if days != int(days) or not 1 <= days <= 365:
-        raise dg.Failure("METRIKA_RELOAD_DAYS must be a number of days from 1 to 365.", allow_retries=False)
-    return int(days)
-
-
 def metrika_resource(token: str | None = None) -> MetrikaResource:
     """The API. Without `token` it is read from the environment now, not when a run begins."""
     return MetrikaResource(
@@ -87,7 +69,7 @@ def metrika_resource(token: str | None = None) -> MetrikaResource:
         ca_bundle=text("METRIKA_CA_BUNDLE", "") or None,
         state_dir=text("SVOD_STATE_DIR", "") or None,
         per_second=number("METRIKA_RATE_PER_SECOND", 8, least=0),
-        parallel=int(number("METRIKA_PARALLEL", 3, least=0)),
+        parallel=whole("METRIKA_PARALLEL", 3, least=0),
         give_up_s=number("METRIKA_GIVE_UP_S", 300, above=0),
         gzip=switch("METRIKA_GZIP", True),
         poll_s=number("METRIKA_POLL_S", 10, above=0),

@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from etl_assets.loading import local_zone
-from etl_assets.settings import past_day, text
+from etl_assets.settings import past_day, text, zone
 from resources.ttm.resource import TtmDatabaseResource, TtmHubResource
 from resources.ttm.settings import SettingError, Settings
 from resources.ttm.values import Calendar
@@ -30,15 +29,14 @@ class TtmSettings:
 
 def ttm_settings() -> TtmSettings:
     """Raises dagster.Failure that names a malformed setting."""
-    settings = Settings()
     try:
-        interval = settings.number("INTERVAL", 300, 30, 86_400)
+        interval = Settings().number("INTERVAL", 300, 30, 86_400)
     except SettingError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     return TtmSettings(
         start_date=past_day("TTM_START_DATE", "2020-01-01"),
-        business_zone=local_zone(settings.text("BUSINESS_TZ", "Europe/Moscow")).key,
-        source_zone=local_zone(settings.text("SOURCE_TZ", "UTC")).key,
+        business_zone=zone("TTM_BUSINESS_TZ", "Europe/Moscow"),
+        source_zone=zone("TTM_SOURCE_TZ", "UTC"),
         interval_s=int(interval),
     )
 

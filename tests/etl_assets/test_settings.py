@@ -1,10 +1,16 @@
 """Settings from the environment: what is malformed is one clear line that names the setting."""
 
+from collections.abc import Callable
+
 import dagster as dg
 import pytest
 
 from etl_assets import settings
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
+from etl_assets.metrika.level4_settings import level4_settings
+from etl_assets.metrika.settings import metrika_resource, metrika_settings
+from etl_assets.mts_vats.settings import mts_vats_resource
+from etl_assets.ttm.settings import ttm_settings
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,34 @@ def test_a_malformed_setting_is_named(name: str, value: str, said: str, monkeypa
     with pytest.raises(dg.Failure) as error:
         bitrix24_settings()
     assert (error.value.description or "").startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "value", "said"),
+    [
+        (settings.warehouse_resource, "CLICKHOUSE_INSERT_ROWS", "0", "must be at least 1"),
+        (settings.warehouse_resource, "CLICKHOUSE_INSERT_ROWS", "1.5", "must be a whole number"),
+        (mts_vats_resource, "MTS_VATS_CONCURRENCY", "0", "must be at least 1"),
+        (mts_vats_resource, "MTS_VATS_CONCURRENCY", "9", "must be at most 8"),
+        (mts_vats_resource, "MTS_VATS_PAGE_SIZE", "-1", "must be at least 1"),
+        (metrika_resource, "METRIKA_PARALLEL", "0.5", "must be a whole number"),
+        (metrika_settings, "METRIKA_RELOAD_DAYS", "366", "must be at most 365"),
+        (metrika_settings, "METRIKA_SCHEDULE", "often", "is no cron"),
+        (metrika_settings, "METRIKA_TIMEZONE", "Moscow", "must be an IANA name"),
+        (level4_settings, "METRIKA_TARGET_PRECISION", "1.5", "must be at most 1"),
+        (ttm_settings, "TTM_BUSINESS_TZ", "../zone", "must be an IANA name"),
+        (ttm_settings, "TTM_SOURCE_TZ", "UTC+3", "must be an IANA name"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_named(
+    read: Callable[[], object], name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CLICKHOUSE_URL", "chdb:///nowhere")
+    monkeypatch.setenv("METRIKA_TOKEN", "a-token-of-metrika")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(dg.Failure) as error:
+        read()
+    assert (error.value.description or "").startswith(f"{name} {said}")
 
 
 def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch):
