@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from etl_assets.bitrix24.entity import DICTIONARIES, STRUCTURE, WORK, Entity, column, key_column
+from etl_assets.bitrix24.entity import (
+    BY_NUMBER,
+    BY_WORD,
+    DICTIONARIES,
+    STRUCTURE,
+    WORK,
+    Entity,
+    Owner,
+    column,
+    key_column,
+)
 from resources.clickhouse.table import Column
 from resources.clickhouse.values import (
     DECIMAL2,
@@ -217,6 +227,7 @@ CATALOG = (
         cron=WORK,
         modified="owner_modified_at",
         owner="ENTITY_ID",
+        goes_with=(Owner("ENTITY_ID", type_column="ENTITY_TYPE", types=BY_WORD),),
         tombstones=True,
         columns=(
             key_column("ID"),
@@ -238,6 +249,10 @@ CATALOG = (
         modified="owner_modified_at",
         owner="ACTIVITY_ID",
         parents=("crm_activity",),
+        goes_with=(
+            Owner("ACTIVITY_ID", "crm_activity"),
+            Owner("entityId", type_column="entityTypeId", types=BY_NUMBER),
+        ),
         tombstones=True,
         paging="single",
         params={"activityId": "$owner"},

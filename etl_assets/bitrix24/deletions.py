@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
-from etl_assets.bitrix24.entities import OWNER_CODES, Entity
+from etl_assets.bitrix24.entity import Entity, Owner
 from resources.clickhouse import Column, Table, WarehouseResource
 from resources.clickhouse.table import LOADED_AT, literal, quote
 from resources.clickhouse.values import INSTANT, TEXT
@@ -36,23 +36,23 @@ _OPEN = f"SELECT id FROM {MARKS.sql_name} FINAL WHERE restored_at IS NULL AND en
 
 
 def hidden(entity: Entity) -> str:
-    """SQL condition of the rows that the entity's view leaves out: gone ones, and children of such."""
-    if entity.reconciled:
-        return f"{quote(entity.key[0])} IN ({_OPEN} = {literal(entity.name)})"
-    if entity.strategy == "product_rows":
-        return f"(ownerType, ownerId) IN ({_marked_owners()})"
-    if entity.owner and len(entity.parents) == 1:
-        return f"{quote(entity.owner)} IN ({_OPEN} = {literal(entity.parents[0])})"
-    return ""
+    """SQL condition of the rows that the entity's view leaves out: gone ones, and those of gone owners."""
+    gone = [f"{quote(entity.key[0])} IN ({_OPEN} = {literal(entity.name)})"] if entity.reconciled else []
+    return " OR ".join([*gone, *map(_owner_gone, entity.goes_with)])
 
 
-def _marked_owners() -> str:
-    """SQL: (owner code, id) of the gone rows that may have product rows."""
-    tables, codes = ([*map(literal, part)] for part in zip(*OWNER_CODES.items(), strict=True))
+def _owner_gone(owner: Owner) -> str:
+    """SQL: the row's owner is marked. NULL stands for no owner, who cannot be gone."""
+    column = f"ifNull({quote(owner.column)}, '')"
+    if owner.types is None:
+        return f"{column} IN ({_OPEN} = {literal(owner.table)})"
+    tables, spelled = ([*map(literal, part)] for part in zip(*owner.types.tables.items(), strict=True))
     number = "toUInt16OrZero(extract(entity, '^crm_dynamic_items_([0-9]+)$'))"
-    known = f"transform(entity, [{', '.join(tables)}], [{', '.join(codes)}], '')"
-    code = f"if({number} > 0, concat('T', replaceRegexpOne(lower(hex({number})), '^0+', '')), {known})"
-    return f"SELECT {code}, id FROM {MARKS.sql_name} FINAL WHERE restored_at IS NULL"
+    known = f"transform(entity, [{', '.join(tables)}], [{', '.join(spelled)}], '')"
+    type_ = f"if({number} > 0, {owner.types.smart_process.format(number=number)}, {known})"
+    owners = f"(entity IN ({', '.join(tables)}) OR startsWith(entity, 'crm_dynamic_items_'))"
+    marked = f"SELECT {type_}, id FROM {MARKS.sql_name} FINAL WHERE restored_at IS NULL AND {owners}"
+    return f"(ifNull({quote(owner.type_column)}, ''), {column}) IN ({marked})"
 
 
 class Marks:

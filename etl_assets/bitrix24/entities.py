@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from etl_assets.bitrix24.catalog_entities import CATALOG
-from etl_assets.bitrix24.entity import DICTIONARIES, FEED, OWNER_CODES, STRUCTURE, WORK, Entity
+from etl_assets.bitrix24.entity import (
+    BY_CODE,
+    BY_NUMBER,
+    DICTIONARIES,
+    FEED,
+    OWNER_CODES,
+    STRUCTURE,
+    WORK,
+    Entity,
+    Owner,
+)
 from etl_assets.bitrix24.entity import column as _c
 from etl_assets.bitrix24.entity import key_column as _key
 from etl_assets.bitrix24.work_entities import WORK_ENTITIES
@@ -100,6 +110,7 @@ CHILDREN = (
         key=("ENTITY_TYPE_ID", "ID"),
         modified="CREATED_TIME",
         items="items",
+        goes_with=(Owner("OWNER_ID", type_column="ENTITY_TYPE_ID", types=BY_NUMBER),),
         columns=(
             _key("ENTITY_TYPE_ID", "Type of the owner", source="entityTypeId", context=True),
             _key("ID", "Record of the history"),
@@ -124,6 +135,7 @@ CHILDREN = (
         modified="owner_modified_at",
         items="productRows",
         owner="ownerId",
+        goes_with=(Owner("ownerId", type_column="ownerType", types=BY_CODE),),
         tombstones=True,
         parents=("crm_deal", "crm_lead", "crm_quote", "crm_smart_invoice"),
     ),
@@ -135,6 +147,7 @@ CHILDREN = (
         key=("DEAL_ID", "CONTACT_ID"),
         modified="owner_modified_at",
         owner="DEAL_ID",
+        goes_with=(Owner("DEAL_ID", "crm_deal"), Owner("CONTACT_ID", "crm_contact")),
         tombstones=True,
         parents=("crm_deal",),
         columns=(
@@ -153,6 +166,7 @@ CHILDREN = (
         key=("CONTACT_ID", "COMPANY_ID"),
         modified="owner_modified_at",
         owner="CONTACT_ID",
+        goes_with=(Owner("CONTACT_ID", "crm_contact"), Owner("COMPANY_ID", "crm_company")),
         tombstones=True,
         parents=("crm_contact",),
         columns=(
@@ -176,6 +190,7 @@ def _contacts(owner: str, about: str) -> Entity:
         cron=WORK,
         modified="owner_modified_at",
         owner=f"{owner.upper()}_ID",
+        goes_with=(Owner(f"{owner.upper()}_ID", f"crm_{owner}"), Owner("CONTACT_ID", "crm_contact")),
         tombstones=True,
         parents=(f"crm_{owner}",),
         columns=(

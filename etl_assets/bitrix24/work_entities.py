@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from etl_assets.bitrix24.entity import DICTIONARIES, STRUCTURE, WORK, Entity, column, key_column
+from etl_assets.bitrix24.entity import (
+    DICTIONARIES,
+    STRUCTURE,
+    WORK,
+    Entity,
+    Owner,
+    column,
+    key_column,
+)
 from resources.clickhouse.table import Column
 from resources.clickhouse.values import FLOAT64, INSTANT, INTEGER, JSON, TEXT, UNIX_SECONDS, YES_NO
 
@@ -27,6 +35,7 @@ def _of_tasks(name: str, about: str, method: str, columns: tuple[Column, ...], *
         modified="owner_modified_at",
         owner="TASK_ID",
         parents=("task",),
+        goes_with=(Owner("TASK_ID", "task"),),
         tombstones=True,
         columns=(key_column("TASK_ID", "Task"), *columns),
         **settings,  # type: ignore[arg-type]
@@ -56,6 +65,7 @@ TASKS = (
         strategy="elapsed",
         cron=WORK,
         modified="CREATED_DATE",
+        goes_with=(Owner("TASK_ID", "task"),),
         columns=(
             key_column("ID"),
             column("TASK_ID", TEXT, "Task"),
