@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +29,9 @@ from resources.mts_link.client import NAP_S
 from sandbox.mts_link import SIZES, OrgConfig, Server, serve
 from sandbox.mts_link.org import Clock
 
-FACTOR = 20.0
-NEAR_S = 0.005
-LATENCY_S = 0.01  # of an answer: by the shared clock about 0.2, since others wait meanwhile
+FACTOR = 25.0
+NEAR_S = 0.02  # of a wait is slept at our pace, since one may wake late
+LATENCY_S = 0.01
 BUSY = 20  # the windows in which the rate is looked at, in virtual seconds
 SMALL = {"staff": 12, "sessions": 20, "channels": 4, "messages": 1_500, "contacts": 25, "tests": 8}
 SPAWN = multiprocessing.get_context("spawn")
@@ -39,50 +40,60 @@ SPAWN = multiprocessing.get_context("spawn")
 class WaitingClock(Clock):
     """`FACTOR` times as fast as ours while all that happens is that questions wait for their turn.
 
-    From the end of a wait until the organisation has the question, and when nobody waits, it is as fast as
-    ours. So whatever keeps the client from asking (work between steps, a slow warehouse) counts in full, and
-    what delays a question on its way counts once. Both processes use it.
+    From the end of a wait until the question is answered, and when nobody waits, it is as fast as ours. So
+    whatever keeps the client from asking (work between steps, a slow warehouse) counts in full, and what
+    delays a question on its way counts once. Both processes read it.
     """
 
     def __init__(self) -> None:
-        # when its pace was set, its time then, its pace, questions that wait, whether one is on its way
+        # when its pace was set, its time then, its pace, questions that wait, questions on their way
         self._state = SPAWN.Array("d", [time.monotonic(), time.time(), 1.0, 0.0, 0.0])
 
-    def time(self) -> float:
+    def now(self) -> float:
         with self._state:
             since, then, pace, _, _ = self._state
         return then + (time.monotonic() - since) * pace
 
-    def now(self) -> float:
-        """The organisation's time, which it asks for as soon as it has a question."""
-        self._set(sending=0.0)
-        return self.time()
+    def time(self) -> float:
+        """The client looks at the clock when a question may be sent, and again when it is answered."""
+        if looks := getattr(_looks, "left", 0):
+            _looks.left = looks - 1
+            if looks == 1:
+                self._change(asking=-1)
+        return self.now()
 
     def sleep(self, seconds: float) -> None:
-        due = self.time() + seconds
-        self._set(waiting=1, sending=0.0)
+        if getattr(_looks, "left", 0):
+            _looks.left = 0
+            self._change(asking=-1)
+        due = self.now() + seconds
+        self._change(waiting=1)
         if seconds < NAP_S:  # the last piece of a wait: a question follows
             self._sleep_until(due - NEAR_S)
-            self._set(sending=1.0)
+            self._change(asking=1)
+            _looks.left = 2
         self._sleep_until(due)
-        self._set(waiting=-1)
+        self._change(waiting=-1)
 
     def _sleep_until(self, due: float) -> None:
-        while (left := due - self.time()) > 0:
+        while (left := due - self.now()) > 0:
             time.sleep(max(left / FACTOR, 0.0005))
 
-    def _set(self, waiting: int = 0, sending: float | None = None) -> None:
+    def _change(self, waiting: int = 0, asking: int = 0) -> None:
         with self._state:
-            since, then, pace, waits, sent = self._state
+            since, then, pace, waits, asks = self._state
             at = time.monotonic()
-            waits, sent = waits + waiting, sent if sending is None else sending
+            waits, asks = waits + waiting, asks + asking
             self._state[:] = [
                 at,
                 then + (at - since) * pace,
-                FACTOR if waits and not sent else 1.0,
+                FACTOR if waits and not asks else 1.0,
                 waits,
-                sent,
+                asks,
             ]
+
+
+_looks = threading.local()
 
 
 @dataclass(frozen=True)
