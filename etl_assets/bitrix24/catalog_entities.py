@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from etl_assets.bitrix24.entity import (
-    BY_NUMBER,
     BY_WORD,
     DICTIONARIES,
     STRUCTURE,
@@ -227,7 +226,7 @@ CATALOG = (
         cron=WORK,
         modified="owner_modified_at",
         owner="ENTITY_ID",
-        goes_with=(Owner("ENTITY_ID", type_column="ENTITY_TYPE", types=BY_WORD),),
+        goes_with=Owner("ENTITY_ID", type_column="ENTITY_TYPE", types=BY_WORD),
         tombstones=True,
         columns=(
             key_column("ID"),
@@ -249,10 +248,7 @@ CATALOG = (
         modified="owner_modified_at",
         owner="ACTIVITY_ID",
         parents=("crm_activity",),
-        goes_with=(
-            Owner("ACTIVITY_ID", "crm_activity"),
-            Owner("entityId", type_column="entityTypeId", types=BY_NUMBER),
-        ),
+        goes_with=Owner("ACTIVITY_ID", "crm_activity"),
         tombstones=True,
         paging="single",
         params={"activityId": "$owner"},

@@ -37,8 +37,8 @@ _OPEN = f"SELECT id FROM {MARKS.sql_name} FINAL WHERE restored_at IS NULL AND en
 
 def hidden(entity: Entity) -> str:
     """SQL condition of the rows that the entity's view leaves out: gone ones, and those of gone owners."""
-    gone = [f"{quote(entity.key[0])} IN ({_OPEN} = {literal(entity.name)})"] if entity.reconciled else []
-    return " OR ".join([*gone, *map(_owner_gone, entity.goes_with)])
+    gone = f"{quote(entity.key[0])} IN ({_OPEN} = {literal(entity.name)})" if entity.reconciled else ""
+    return _owner_gone(entity.goes_with) if entity.goes_with else gone
 
 
 def _owner_gone(owner: Owner) -> str:

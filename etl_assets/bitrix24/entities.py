@@ -110,7 +110,7 @@ CHILDREN = (
         key=("ENTITY_TYPE_ID", "ID"),
         modified="CREATED_TIME",
         items="items",
-        goes_with=(Owner("OWNER_ID", type_column="ENTITY_TYPE_ID", types=BY_NUMBER),),
+        goes_with=Owner("OWNER_ID", type_column="ENTITY_TYPE_ID", types=BY_NUMBER),
         columns=(
             _key("ENTITY_TYPE_ID", "Type of the owner", source="entityTypeId", context=True),
             _key("ID", "Record of the history"),
@@ -135,7 +135,7 @@ CHILDREN = (
         modified="owner_modified_at",
         items="productRows",
         owner="ownerId",
-        goes_with=(Owner("ownerId", type_column="ownerType", types=BY_CODE),),
+        goes_with=Owner("ownerId", type_column="ownerType", types=BY_CODE),
         tombstones=True,
         parents=("crm_deal", "crm_lead", "crm_quote", "crm_smart_invoice"),
     ),
@@ -147,7 +147,7 @@ CHILDREN = (
         key=("DEAL_ID", "CONTACT_ID"),
         modified="owner_modified_at",
         owner="DEAL_ID",
-        goes_with=(Owner("DEAL_ID", "crm_deal"), Owner("CONTACT_ID", "crm_contact")),
+        goes_with=Owner("DEAL_ID", "crm_deal"),
         tombstones=True,
         parents=("crm_deal",),
         columns=(
@@ -166,7 +166,7 @@ CHILDREN = (
         key=("CONTACT_ID", "COMPANY_ID"),
         modified="owner_modified_at",
         owner="CONTACT_ID",
-        goes_with=(Owner("CONTACT_ID", "crm_contact"), Owner("COMPANY_ID", "crm_company")),
+        goes_with=Owner("CONTACT_ID", "crm_contact"),
         tombstones=True,
         parents=("crm_contact",),
         columns=(
@@ -190,7 +190,7 @@ def _contacts(owner: str, about: str) -> Entity:
         cron=WORK,
         modified="owner_modified_at",
         owner=f"{owner.upper()}_ID",
-        goes_with=(Owner(f"{owner.upper()}_ID", f"crm_{owner}"), Owner("CONTACT_ID", "crm_contact")),
+        goes_with=Owner(f"{owner.upper()}_ID", f"crm_{owner}"),
         tombstones=True,
         parents=(f"crm_{owner}",),
         columns=(
@@ -206,6 +206,7 @@ def _contacts(owner: str, about: str) -> Entity:
 MORE_CHILDREN = (
     _contacts("lead", "Contacts of a lead with their order and which one is primary."),
     _contacts("quote", "Contacts of a quote with their order and which one is primary."),
+    _contacts("company", "Contacts of a company with their order and which one is primary."),
 )
 
 SNAPSHOTS = (
@@ -387,7 +388,7 @@ SNAPSHOTS = (
         strategy="list",
         cron=DICTIONARIES,
         paging="offset",
-        params={"sort": "ID", "order": "ASC"},
+        params={"sort": "ID", "order": "ASC", "START": 0},
         columns=(
             _key("ID"),
             _c("NAME", TEXT, "Label"),

@@ -71,10 +71,10 @@ class Entity:
     `cursor` is the id's name in filters and `id_key` in answers, where they are not the key; `modified_key`
     the same for `modified`. `camel`: answers spell the names of the field list in camelCase. `counted`: rows
     can be counted by id range, so that rows that are gone are found. `lookback`: so far back a tick reads
-    again, since rows change without a change time. `goes_with`: a row leaves the `bi` view when one of these
-    owners is gone, and comes back with it; not for entities that the portal can list or count, for they
-    follow that. `costly`: a first load asks for every owner, so a demo leaves it out. `kind`: what some
-    strategies tell entities apart by.
+    again, since rows change without a change time. `goes_with`: a row leaves the `bi` view with
+    this owner and comes back with it; an entity whose own ids are compared follows those instead. `costly`: a
+    first load asks for every owner, so a demo leaves it out. `kind`: what some strategies tell entities apart
+    by.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Entity:
     owner: str = ""
     title: str = ""
     archived: bool = False
-    goes_with: tuple[Owner, ...] = ()
+    goes_with: Owner | None = None
     tombstones: bool = False
     doubtful: bool = False
     kind: str = ""
@@ -128,11 +128,8 @@ class Entity:
 
 # Short codes of the owners of product rows; a smart process has T and its number in hexadecimal.
 OWNER_CODES = {"crm_lead": "L", "crm_deal": "D", "crm_quote": "Q", "crm_smart_invoice": "SI"}
-_NUMBERS = {"crm_lead": "1", "crm_deal": "2", "crm_contact": "3", "crm_company": "4", "crm_invoice_old": "5"}
 BY_CODE = OwnerTypes(OWNER_CODES, "concat('T', replaceRegexpOne(lower(hex({number})), '^0+', ''))")
-BY_NUMBER = OwnerTypes(
-    _NUMBERS | {"crm_quote": "7", "crm_requisite": "8", "crm_smart_invoice": "31"}, "toString({number})"
-)
+BY_NUMBER = OwnerTypes({"crm_lead": "1", "crm_deal": "2", "crm_smart_invoice": "31"}, "toString({number})")
 BY_WORD = OwnerTypes(
     {f"crm_{word}": word for word in ("lead", "deal", "contact", "company")},
     "concat('dynamic_', toString({number}))",

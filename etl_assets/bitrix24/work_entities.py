@@ -35,7 +35,7 @@ def _of_tasks(name: str, about: str, method: str, columns: tuple[Column, ...], *
         modified="owner_modified_at",
         owner="TASK_ID",
         parents=("task",),
-        goes_with=(Owner("TASK_ID", "task"),),
+        goes_with=Owner("TASK_ID", "task"),
         tombstones=True,
         columns=(key_column("TASK_ID", "Task"), *columns),
         **settings,  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ TASKS = (
         strategy="elapsed",
         cron=WORK,
         modified="CREATED_DATE",
-        goes_with=(Owner("TASK_ID", "task"),),
+        goes_with=Owner("TASK_ID", "task"),
         columns=(
             key_column("ID"),
             column("TASK_ID", TEXT, "Task"),
