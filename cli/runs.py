@@ -13,6 +13,7 @@ import dagster as dg
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from cli.child import tied
 from cli.load import Request
 from cli.project import err, out
 from resources.http import redact
@@ -93,7 +94,7 @@ def follow(request: Request, instance: dg.DagsterInstance, title: str) -> Outcom
     ):
         follower = Follower(instance, request.run_id, progress, len(request.assets))
         child = subprocess.Popen(
-            [sys.executable, "-m", "cli.load", request.dump()],
+            tied([sys.executable, "-m", "cli.load", request.dump()]),
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

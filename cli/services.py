@@ -11,16 +11,18 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import typer
 from rich.text import Text
 
+from cli.child import tied
 from cli.local import SANDBOXES, SERVICES
 from cli.project import embedded_postgres, fail, out
 from resources.postgres import PostgresError, database_url, require_answer
@@ -41,7 +43,10 @@ class Show(Protocol):
 
 @dataclass
 class Services:
-    """Children, each in its own process group. `stop` ends them all, whatever state they are in."""
+    """Children, each in its own process group. `stop` ends them all, whatever state they are in.
+
+    They end by themselves when this process is killed.
+    """
 
     show: Show
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -50,7 +55,7 @@ class Services:
 
     def start(self, name: str, command: list[str]) -> None:
         child = subprocess.Popen(
-            command,
+            tied(command),
             env={**self.environ, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -82,14 +87,7 @@ class Services:
         while time.monotonic() < deadline:
             if died := self.dead():
                 raise fail(f"{died[0]} ended with status {died[1]} while starting; its last lines are above.")
-            try:
-                urlopen(url, timeout=5).close()
-            except URLError as error:
-                if hasattr(error, "code"):
-                    return
-            except OSError:
-                pass
-            else:
+            if _status(url) is not None:
                 return
             time.sleep(0.2)
         raise fail(f"{name} did not answer within {seconds:.0f} s.")
@@ -231,13 +229,16 @@ def _start(services: Services, name: str, command: list[str], url: str) -> None:
     if not port_in_use(port):
         services.start(name, command)
         services.wait_until(url, name)
-    elif not _answers(url):
+    elif _status(url) != 200:
         raise fail(f"Port {port} is taken by another program, so {name} cannot start: stop it first.")
 
 
-def _answers(url: str) -> bool:
+def _status(url: str) -> int | None:
+    """The status of the answer; None when what listens there, if anything, speaks no HTTP."""
     try:
         with urlopen(url, timeout=10) as answer:
-            return answer.status == 200
-    except (URLError, OSError):
-        return False
+            return answer.status
+    except HTTPError as error:
+        return error.code
+    except (OSError, HTTPException):
+        return None

@@ -2,15 +2,17 @@
 
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
 import typer
 
-from cli.services import Interrupted, Services, port_in_use, quiet, running, stop_signals
+from cli.services import Interrupted, Services, port_in_use, quiet, running, start_local, stop_signals
 
 STUBBORN = """
 import signal, subprocess, sys
@@ -80,8 +82,49 @@ def test_a_port_in_use_is_seen():
         assert port_in_use(taken.getsockname()[1])
 
 
+def test_a_port_of_a_program_that_speaks_no_http_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        threading.Thread(
+            target=lambda: taken.accept()[0].sendall(b"SSH-2.0-other\r\n\r\n"), daemon=True
+        ).start()
+        monkeypatch.setenv("METRIKA_URL", f"http://127.0.0.1:{port}")
+        show, _ = quiet()
+        with running(show) as services, pytest.raises(typer.Exit):
+            start_local(services, 0, {"metrika"})
+    assert f"Port {port} is taken by another program, so metrika cannot start" in capsys.readouterr().err
+
+
 def test_only_the_last_lines_of_a_quiet_child_are_kept():
     show, lines = quiet(keep=3)
     for number in range(10):
         show("child", str(number))
     assert lines == ["child: 7", "child: 8", "child: 9"]
+
+
+PARENT = """
+import sys, time
+from cli.services import quiet, running
+show, lines = quiet()
+with running(show) as services:
+    services.start("child", [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(600)"])
+    while not lines:
+        time.sleep(0.01)
+    print(services._children["child"].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_children_of_a_killed_command_end_too():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.kill()
+    try:
+        assert ended(child)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(child).kill()
