@@ -28,7 +28,7 @@ from etl_assets.loading import (
     report,
 )
 from etl_assets.partitions import daily, window_of
-from resources.bitrix24 import Bitrix24Resource, Window
+from resources.bitrix24 import Bitrix24Resource, ListCall, Window
 from resources.clickhouse import WarehouseResource
 from resources.errors import PermanentSourceError
 
@@ -244,7 +244,7 @@ def _prefetch(
     """
     facts.learn(entities)
     marks = warehouse.watermarks()
-    asks = {}
+    asks: dict[str, tuple[Sequence[ListCall], Window]] = {}
     for entity in entities:
         mark = marks.get(asset_key(entity).to_user_string())
         bounds = window or looking_back(entity, feed_bounds_from(mark))
@@ -254,9 +254,9 @@ def _prefetch(
             reader: EntityReader = READERS[entity.strategy](entity, facts, warehouse, context.log.info)
         except dg.Failure:
             continue  # its own step says so
-        calls = enumerate(reader.calls())
-        asks.update({f"{entity.name} {i}": (call, Window(bounds.since, bounds.until)) for i, call in calls})
-    facts.client.prefetch(asks)
+        if calls := reader.calls():
+            asks[entity.name] = calls, Window(bounds.since, bounds.until)
+    facts.prefetch(asks)
 
 
 _BY_NAME = {e.name: e for e in ENTITIES}

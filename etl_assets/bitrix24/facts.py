@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,7 +29,8 @@ class RunFacts:
         self._structures: dict[str, Structure] = {}
         self._types: Any = None
         self._unkept: dict[str, str] = {}
-        self.prefetched = False
+        self._catalogs: list[tuple[int, int | None]] | None = None
+        self._opened: dict[str, datetime] = {}
 
     def learn(self, entities: Iterable[Entity], window: Window | None = None) -> None:
         """Ask for everything that `entities` need and is not known yet, in as few requests as possible.
@@ -52,6 +53,18 @@ class RunFacts:
             self._types = answers.pop(0)
         for (entity, _), answer in zip(asked, answers, strict=True):
             self._answers.setdefault(entity.name, []).append(answer)
+
+    def prefetch(self, asks: Mapping[str, tuple[Sequence[ListCall], Window]]) -> None:
+        """Read the opening pages of entities, given by name, in as few requests as possible."""
+        self._opened.update(dict.fromkeys(asks, self.client.server_time()))
+        openings = (
+            (name, i, call, window) for name, (calls, window) in asks.items() for i, call in enumerate(calls)
+        )
+        self.client.prefetch({f"{name} {i}": (call, window) for name, i, call, window in openings})
+
+    def clock(self, entity: Entity) -> datetime:
+        """The portal's clock; for an entity whose opening pages were read beforehand, as it was then."""
+        return self._opened.get(entity.name) or self.client.server_time()
 
     def _recall(self, entities: Iterable[Entity]) -> None:
         noted = self._warehouse.notes([_note(e) for e in entities])
@@ -84,9 +97,13 @@ class RunFacts:
 
     def catalogs(self) -> list[tuple[int, int | None]]:
         """(information block, that of the products whose offers it holds) of every product catalog, by id."""
-        call = ListCall("catalog.catalog.list", {"order": {"id": "ASC"}}, items="catalogs", paging="offset")
-        ((_, rows),) = self.client.children(call, [{}])
-        return sorted((int(r["iblockId"]), int(r.get("productIblockId") or 0) or None) for r in rows)
+        if self._catalogs is None:
+            order = {"order": {"id": "ASC"}}
+            call = ListCall("catalog.catalog.list", order, items="catalogs", paging="offset")
+            ((_, rows),) = self.client.children(call, [{}])
+            parents = ((int(r["iblockId"]), int(r.get("productIblockId") or 0) or None) for r in rows)
+            self._catalogs = sorted(parents)
+        return self._catalogs
 
     def keep(self) -> None:
         """Note what was learned for later runs; learning itself should not wait for the warehouse."""

@@ -43,7 +43,7 @@ class EntityReader:
         self.unknown_keys: frozenset[str] = frozenset()
 
     def clock(self) -> datetime:
-        return self.client.server_time()
+        return self.facts.clock(self.entity)
 
     def spent(self) -> Spent:
         used = self.client.stats.since(self._before)

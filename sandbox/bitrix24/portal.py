@@ -2,13 +2,13 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from sandbox.bitrix24 import data, dictionaries, fields, processes
+from sandbox.bitrix24 import data, dictionaries, family, fields, processes
 from sandbox.bitrix24.clock import PortalClock
 from sandbox.bitrix24.config import PortalConfig
 from sandbox.bitrix24.events import EventQueue
@@ -54,6 +54,8 @@ class Portal:
         self.stats_data = Stats()
         self.tokens = TokenStore(self.config, self.clock)
         self.base_url = ""
+        self.between: Callable[[], object] = lambda: None
+        """Called after every command, so that a test may change rows while somebody reads them."""
         self._random = random.Random(self.config.seed)
         self.events = EventQueue(self)
         self._reset_data()
@@ -78,6 +80,8 @@ class Portal:
         self.page_cache: dict[Any, Any] = {}
         self.last_pages: dict[str, Any] = {}
         self.bin: dict[tuple[str, int], float] = {}
+        self._went: dict[tuple[str, int], list[family.Member]] = {}
+        """What went to the recycle bin together with a row, and comes back with it."""
         self._small: dict[str, Small] | None = None
         if config.smart_processes:
             stamp = self.wire.iso(self.world.epoch - 900 * data.DAY)
@@ -111,6 +115,11 @@ class Portal:
         if self._small is None:
             self._small = {table.name: table for table in Maker(self).all()}
         return self._small
+
+    @property
+    def has_small(self) -> bool:
+        """Whether the small entities were asked for already."""
+        return self._small is not None
 
     def small_table(self, entity: str | int) -> Small | None:
         """A small entity by name; None for the others."""
@@ -322,7 +331,9 @@ class Portal:
         """Add a row with classic UPPER names (those of the answers, for small entities); returns its id."""
         with self.lock:
             if small := self.small_table(entity):
-                return small.add(values, self.stamp())
+                number = small.add(values, self.stamp())
+                self._touch_owner(small, number)
+                return number
             table = self.table(entity)
             history = self._history_for(table)
             user = self.config.user_id
@@ -366,7 +377,9 @@ class Portal:
         """Change columns of a live row; `silent` keeps the modification time. Raises KeyError."""
         with self.lock:
             if small := self.small_table(entity):
+                self._touch_owner(small, row_id)
                 small.change(row_id, values, None if silent else self.stamp())
+                self._touch_owner(small, row_id)
                 return
             table = self.table(entity)
             position = self._position(table, row_id)
@@ -405,42 +418,105 @@ class Portal:
         history.append(source, self.now())
 
     def delete(self, entity: str | int, row_id: int) -> None:
-        """Move a live row to the recycle bin. Raises KeyError."""
+        """Move a live row to the recycle bin, and with it what belongs to it. Raises KeyError."""
         with self.lock:
+            key = self.key_of(entity)
             if small := self.small_table(entity):
+                self._touch_owner(small, row_id)
                 small.delete(row_id)
-                return
-            table = self.table(entity)
-            table.set_alive(self._position(table, row_id), alive=False)
-            self.bin[table.key, row_id] = self.clock.now()
-            self.events.row_event(table, row_id, "DELETE")
+            else:
+                table = self.table(entity)
+                table.set_alive(self._position(table, row_id), alive=False)
+                self.bin[table.key, row_id] = self.clock.now()
+                self.events.row_event(table, row_id, "DELETE")
+            went = self._went[key, row_id] = list(family.members(self, key, row_id))
+            for member in went:
+                self.delete(*member)
 
     def restore(self, entity: str | int, row_id: int, *, new_id: bool = False) -> int:
         """Take a row back from the recycle bin; returns its id.
 
-        Under its own id its times stay, under a new one both are now and product rows come along.
+        Under its own id its times stay and what went with it comes back; under a new one both times are now
+        and product rows come along.
         """
         with self.lock:
             if small := self.small_table(entity):
-                small.restore(row_id)
-                return row_id
+                restored = self._restore_small(small, row_id, new_id)
+            else:
+                restored = self._restore_row(self.table(entity), row_id, new_id)
+            for member in self._went.pop((self.key_of(entity), row_id), ()):
+                if restored == row_id:
+                    self.restore(*member)
+            return restored
+
+    def _restore_small(self, small: Small, row_id: int, new_id: bool) -> int:
+        if new_id:
+            return small.add(small.bin.pop(row_id), self.stamp())
+        small.restore(row_id)
+        return row_id
+
+    def _restore_row(self, table: Table, row_id: int, new_id: bool) -> int:
+        if self.bin.pop((table.key, row_id), None) is None:
+            raise KeyError(f"{table.key} {row_id} is not in the recycle bin")
+        position = table.find(row_id)
+        if not new_id:
+            table.set_alive(position, alive=True)
+            return row_id
+        fresh = table.append(table.row(position), self.now())
+        rows = self._stored_products(table, row_id)
+        self.products[table.type_id, fresh] = [{**row, "ownerId": fresh} for row in rows]
+        return fresh
+
+    def _touch_owner(self, small: Small, number: int) -> None:
+        """Move the time of the row that this one belongs to. Raises KeyError for a row that is not there."""
+        owner = family.owner_of(self, small.name, small.rows[number])
+        if owner is None:
+            return
+        entity, row_id, time = owner
+        if above := self.small_table(entity):
+            if row_id in above.rows:
+                above.change(row_id, {}, self.stamp())
+            return
+        table = self.table(entity)
+        position = table.find_live(row_id)
+        if position < 0:
+            return
+        if time == "activity" and "LAST_ACTIVITY_TIME" in table.fields:
+            table.change(position, {"LAST_ACTIVITY_TIME": self.now()}, None)
+        else:
+            table.change(position, {}, self.now())
+
+    def set_products(
+        self, entity: str | int, owner: int, rows: list[dict[str, Any]], *, silent: bool = False
+    ) -> None:
+        """Replace the product rows of a live row; its sum and change time follow unless `silent`."""
+        with self.lock:
             table = self.table(entity)
-            if self.bin.pop((table.key, row_id), None) is None:
-                raise KeyError(f"{table.key} {row_id} is not in the recycle bin")
-            position = table.find(row_id)
-            if not new_id:
-                table.set_alive(position, alive=True)
-                return row_id
-            fresh = table.append(table.row(position), self.now())
-            rows = self._stored_products(table, row_id)
-            self.products[table.type_id, fresh] = [{**row, "ownerId": fresh} for row in rows]
-            return fresh
+            position = self._position(table, owner)
+            self.products[table.type_id, owner] = rows
+            if not silent:
+                total = sum(float(row["price"]) * float(row["quantity"]) for row in rows)
+                table.change(position, self._canonical(table, {"OPPORTUNITY": total}), self.now())
+
+    def add_user(self, **values: Any) -> int:
+        """Hire somebody; returns the id."""
+        with self.lock:
+            number = len(self.users) + 1
+            user = make_user(self.world, self.wire, number, self.config.departments)
+            self.users.append(user | {"ACTIVE": True} | values)
+            return number
+
+    def change_user(self, number: int, **values: Any) -> None:
+        """Change somebody; `ACTIVE=False` dismisses them."""
+        with self.lock:
+            self.users[number - 1] |= values | {"TIMESTAMP_X": self.stamp()}
 
     def purge(self) -> int:
         """Empty the recycle bin for good; returns how many rows went."""
         with self.lock:
             count = len(self.bin)
             self.bin.clear()
+            self._went.clear()
             return count
 
     def hide(self, entity: str | int, ids: list[int] | None = None) -> int:

@@ -157,3 +157,31 @@ def test_offline_events_are_reserved_until_cleared(rest: Any) -> None:
     call("event.offline.clear", process_id=batch["process_id"])
     assert call("event.offline.list") == []
     assert rest.error("event.offline.get") == (403, "WRONG_AUTH_TYPE")
+
+
+def test_what_belongs_to_a_row_is_deleted_and_restored_with_it(rest: Any) -> None:
+    portal = rest.portal
+    requisite = portal.small["requisite"].live()[0]
+    company, number = int(requisite["ENTITY_ID"]), int(requisite["ID"])
+    activity = portal.create("activity", OWNER_TYPE_ID=4, OWNER_ID=company)
+    comment = portal.create("timeline_comment", ENTITY_ID=str(company), ENTITY_TYPE="company")
+    portal.delete("company", company)
+    kept = {"requisite": number, "activity": activity, "timeline_comment": comment}
+    assert not any({"ID": n} in portal.expected(e, "id") for e, n in kept.items())
+    assert portal.restore("company", company) == company
+    assert all({"ID": n} in portal.expected(e, "id") for e, n in kept.items())
+
+
+def test_a_comment_moves_the_time_of_activity_and_a_task_is_changed_by_what_it_holds(rest: Any) -> None:
+    portal = rest.portal
+    before = rest.result("crm.item.get", entityTypeId=4, id=2)["item"]
+    task = portal.small["task"].rows[3]["changedDate"]
+    portal.clock.advance(60)
+    portal.create("timeline_comment", ENTITY_ID="2", ENTITY_TYPE="company")
+    portal.create("task_checklist", _task=3, TITLE="пункт")
+    after = rest.result("crm.item.get", entityTypeId=4, id=2)["item"]
+    assert after["lastActivityTime"] > before["lastActivityTime"]
+    assert after["updatedTime"] == before["updatedTime"]
+    assert portal.small["task"].rows[3]["changedDate"] > task
+    portal.delete("task", 3)
+    assert "NOT_ACCESSIBLE" in rest.raw("task.checklistitem.getlist", {"TASKID": 3}).text
