@@ -18,7 +18,14 @@ from etl_assets.loading import (
     report,
 )
 from etl_assets.mts_link.endpoints import ENDPOINTS, PRIVACY, Endpoint
-from etl_assets.mts_link.loads import Source, load_children, load_schedule, newer_than_all, retire_unseen
+from etl_assets.mts_link.loads import (
+    REST,
+    Source,
+    load_children,
+    load_schedule,
+    newer_than_all,
+    retire_unseen,
+)
 from etl_assets.mts_link.parents import ASSETS, DATABASE
 from etl_assets.mts_link.plan import Mode
 from etl_assets.mts_link.reading import FolderReader, ListReader, Unreadable, WindowReader
@@ -41,7 +48,6 @@ CADENCE, BY_HAND = "mts_link/cadence", "svod/by_hand"
 NIGHTLY = "nightly"  # the value of FEED_TAG in the run that also looks back
 SESSIONS_OF = "organization_events_schedule"
 RETRY = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-REST = timedelta(hours=20)  # what is read once a night is not read again by a feed before that
 
 
 def asset_key(endpoint: Endpoint) -> dg.AssetKey:

@@ -18,6 +18,7 @@ from etl_assets.mts_link.parents import SEPARATOR, Parent, parent_columns
 from etl_assets.mts_link.plan import state_of
 from etl_assets.mts_link.tables import RowMaker
 from resources.clickhouse import Table, WarehouseResource
+from resources.clickhouse.table import quote
 from resources.clickhouse.warehouse import Load, SchemaChange
 from resources.errors import PermanentSourceError, TransientSourceError
 from resources.mts_link import Exhausted, MtsLinkClient, Page, Refused
@@ -82,6 +83,7 @@ class FanOut:
         self._cursor: dict[str, int] = {}
         self._first_read: datetime | None = None
         self._silent = 0
+        self._owners: set[str] = set()
 
     def run(
         self,
@@ -102,6 +104,7 @@ class FanOut:
         """
         self._context.log.info("%s of %s parents to ask for", f"{len(due):,}", f"{len(everyone):,}")
         whole = bounds.until is None
+        self._owners = self._with_rows(table)
         with self._warehouse.load(table, asset=self._asset, run_id=self._context.run.run_id) as load:
             size = self._endpoint.together
             self._read(load, [tuple(due[at : at + size]) for at in range(0, len(due), size)])
@@ -228,21 +231,32 @@ class FanOut:
         """Rows of parents read before that were not listed again, and of parents that are gone."""
         if self._endpoint.kept:
             return
-        again = [m.parent for m in self._done if m.parent in self.known and m.status in (OK, 404)]
-        owner = parent_columns(self._endpoint.parent)[-1].column
+        asked = [_owner(m.parent) for m in self._done if m.status in (OK, 404)]
         before = self._first_read or self._maker.read_at(self._client.now())
-        owners = [key.rpartition(SEPARATOR)[2] for key in again]
-        self._warehouse.retire_children(table, owner, owners, before, {})
+        again = [owner for owner in asked if owner in self._owners]
+        self._warehouse.retire_children(table, self._owner_column, again, before, {})
 
     def _retire_orphans(self, table: Table, everyone: Sequence[Parent], before: datetime) -> None:
         """Rows of parents that are no longer there at all."""
         there = {parent.key for parent in everyone}
-        gone = [mark for key, mark in sorted(self.known.items()) if key not in there and mark.state]
-        if gone:
-            owner = parent_columns(self._endpoint.parent)[-1].column
-            owners = [mark.parent.rpartition(SEPARATOR)[2] for mark in gone]
-            self._warehouse.retire_children(table, owner, owners, self._maker.read_at(before), {})
-            self.marks.settle(replace(mark, state="") for mark in gone)  # one that comes back is asked for
+        gone = sorted(self._owners - set(map(_owner, there)))
+        self._warehouse.retire_children(table, self._owner_column, gone, self._maker.read_at(before), {})
+        # one that comes back is asked for
+        lost = [mark for key, mark in sorted(self.known.items()) if key not in there and mark.state]
+        self.marks.settle(replace(mark, state="") for mark in lost)
+
+    @property
+    def _owner_column(self) -> str:
+        return parent_columns(self._endpoint.parent)[-1].column
+
+    def _with_rows(self, table: Table) -> set[str]:
+        """Parents that have rows here: their marks do not tell, since a load may have been killed before it
+        wrote them."""
+        if self._endpoint.kept:
+            return set()
+        owner = quote(self._owner_column)
+        sql = f"SELECT DISTINCT {owner} FROM {table.sql_name} FINAL WHERE {table.alive_sql}"
+        return {row[0] for row in self._warehouse.query(sql) if row[0] is not None}
 
     # Judging
 
@@ -261,6 +275,11 @@ class FanOut:
         """Refused parents are not asked for again until they change, once the load as a whole is good."""
         states = {parent.key: state_of(parent) for parent in due}
         return [replace(mark, state=states[mark.parent]) for mark in self._told]
+
+
+def _owner(key: str) -> str:
+    """What rows name their parent by: the last of its values."""
+    return key.rpartition(SEPARATOR)[2]
 
 
 def _milliseconds(message: object) -> int:

@@ -24,6 +24,8 @@ from resources.mts_link import Call, MtsLinkClient, Page
 from resources.mts_link.answers import text_id
 
 VIEWERS = 3  # members of a chat who are tried one after another
+NIGHT = "night"  # a nightly load in the progress table
+REST = timedelta(hours=20)  # what is read once a night is not read again before that
 EDGE = timedelta(days=1)  # what is at the edge of a period may belong to the one beside it
 
 
@@ -50,24 +52,19 @@ def load_children(
 ) -> dg.MaterializeResult:
     """Ask for the parents that are due, and report with the check `parents`."""
     endpoint, settings, client = source.endpoint, source.settings, source.client
-    asset, now, began = context.asset_key.to_user_string(), client.now(), datetime.now(UTC)
+    asset, now = context.asset_key.to_user_string(), client.now()
     everyone = ParentRows(warehouse, settings.classes).read(endpoint.parent)
     table, change = warehouse.ensure(table_of(endpoint, settings.zone))
     source.maker.floor = newer_than_all(warehouse, table)
     if change and not change.created:  # a new column: all rows are read again to fill it
-        warehouse.note_progress(asset, FULL, "open", "", began)
-    left = warehouse.unfinished(asset, FULL)
-    bounds = Bounds() if left else wanted
-    left = left or (warehouse.unfinished(asset, bounds.key) if mode == "asked" else None)
-    mode = "asked" if left else mode
-    since = (left.source_time if left else None) or began  # by our clock, as the marks are
-    if mode == "asked" and not left:
-        warehouse.note_progress(asset, bounds.key, "open", "", began)
+        warehouse.note_progress(asset, FULL, "open", "", datetime.now(UTC))
+    start = _begin(warehouse, asset, mode, wanted)
+    mode, bounds = start.mode, start.bounds
     asker = Asker(endpoint, client, source.zone, {}, settings.message_pages, context.log.info)
     load = FanOut(context, endpoint, client, warehouse, source.maker, asker, settings.failed_share)
     if endpoint.strategy == "messages":
         asker.marks, asker.viewers = load.known, viewers(warehouse)
-    plan = Plan(mode, now, timedelta(days=settings.lookback_days), bounds, since)
+    plan = Plan(mode, now, timedelta(days=settings.lookback_days), bounds, start.since)
     due = plan.due(everyone, load.known)
     if endpoint.parent == "visitors" and due:
         asker.emails = emails(client)
@@ -80,13 +77,43 @@ def load_children(
         bounds=bounds,
         kind=_kind(mode, bounds) if load.known else "full",
         began_at=now,
-        resumed=left is not None,
+        resumed=start.resumed,
     )
-    if mode == "asked":
-        warehouse.note_progress(asset, bounds.key, "done", "", None)
+    if start.name:
+        warehouse.note_progress(asset, start.name, "done", "", None)
     day = endpoint.day if loaded.result.rows else None
     result = report(context, warehouse, loaded, day_column=day, zone=settings.zone)
     return _with_parents(result, load, everyone)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How a fan-out goes about it. `since`: when it began at first, by our clock, as the marks are; `name` is
+    its name in the progress table."""
+
+    mode: Mode
+    bounds: Bounds
+    since: datetime
+    name: str = ""
+    resumed: bool = False
+
+
+def _begin(warehouse: WarehouseResource, asset: str, mode: Mode, wanted: Bounds) -> _Start:
+    """A load that was broken off is gone on with; another one is noted as begun.
+
+    An hourly load asks for what has no mark or an old one, so it goes on without a note.
+    """
+    now = datetime.now(UTC)
+    if left := warehouse.unfinished(asset, FULL):
+        return _Start("asked", Bounds(), left.source_time or now, FULL, resumed=True)
+    if mode == "hourly":
+        return _Start(mode, wanted, now)
+    name = wanted.key if mode == "asked" else NIGHT
+    left = warehouse.unfinished(asset, name)
+    if left and left.source_time and (mode == "asked" or now - left.source_time < REST):
+        return _Start(mode, wanted, left.source_time, name, resumed=True)
+    warehouse.note_progress(asset, name, "open", "", now)
+    return _Start(mode, wanted, now, name)
 
 
 def _kind(mode: Mode, bounds: Bounds) -> LoadKind:

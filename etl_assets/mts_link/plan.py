@@ -17,8 +17,9 @@ Mode = Literal["hourly", "nightly", "asked"]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`hourly`: parents that are new or have changed. `nightly`: also those that ended within the look-back,
-    those that never show a change, and those that could not be read. `asked`: all of the window that have not
-    been read since `since`, which is when the load began that is now gone on with.
+    those that never show a change, and those that could not be read. `asked`: all of the window.
+
+    What has been read since `since`, when the load began that is now gone on with, is not asked for again.
     """
 
     mode: Mode
@@ -32,12 +33,14 @@ class Plan:
         return [parent for parent in parents if self._is_due(parent, marks.get(parent.key))]
 
     def _is_due(self, parent: Parent, mark: Mark | None) -> bool:
+        fresh = mark is not None and self.since is not None and mark.read_at >= self.since
         if self.mode == "asked":
-            fresh = mark is not None and self.since is not None and mark.read_at >= self.since
             return self._within(parent) and not fresh
         if mark is None or mark.state != state_of(parent):
             return True
-        return self.mode == "nightly" and (self._restless(parent) or mark.status not in (OK, 403, 404))
+        if self.mode == "hourly" or fresh:
+            return False
+        return self._restless(parent) or mark.status not in (OK, 403, 404)
 
     def _within(self, parent: Parent) -> bool:
         """Whether the parent's day is in the window; one without a day belongs to an open window."""

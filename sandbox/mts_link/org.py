@@ -52,7 +52,7 @@ class Org:
         self.step = max(600, (config.days + 50) * DAY // max(1, config.sessions))
         self.deleted: dict[str, set[int]] = {kind: set() for kind in ("session", "member", "record")}
         self.changed: dict[int, dict[str, Any]] = {}
-        self.extra_messages: dict[int, int] = {}
+        self.written: dict[int, list[int]] = {}  # chat -> when its added messages came, in milliseconds
         self.extra_calls = 0
         self.channel = lru_cache(1024)(self._channel)
         self.members_ever = lru_cache(1024)(self._members_ever)
@@ -176,7 +176,7 @@ class Org:
 
     def message_count(self, c: int) -> int:
         share, rest = divmod(self.config.messages, max(1, self.config.channels))
-        return share + (c < rest) + self.extra_messages.get(c, 0)
+        return share + (c < rest) + len(self.written.get(c, ()))
 
     def message_id(self, c: int, m: int) -> str:
         return f"1f0f{m >> 16:04x}-{m & 0xFFFF:04x}-6e4c-{c:04x}-{h(c, m):012x}"
@@ -189,10 +189,11 @@ class Org:
         return m if self.message_id(c, m) == uuid else None
 
     def message_ms(self, c: int, m: int) -> int:
-        """Older messages are spread over the days, added ones come now."""
-        born = self.message_count(c) - self.extra_messages.get(c, 0)
+        """Older messages are spread over the days, added ones came when they were written."""
+        added = self.written.get(c, [])
+        born = self.message_count(c) - len(added)
         if m >= born:
-            return int(self.clock.now() * 1000) - (self.message_count(c) - m) * 1000
+            return added[m - born]
         return (self.zero * 1000) + (m + 1) * (self.config.days * DAY * 1000 // (born + 1)) + c
 
     def message(self, c: int, m: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -89,6 +89,7 @@ class Server:
         self.url = ""
         self.lock = threading.Lock()
         self.downloads: list[dict[str, str]] = []
+        self.watch: Callable[[int], None] | None = None  # told the number of each request before its answer
         self._recent: deque[float] = deque(maxlen=64)
 
     def add_fault(self, action: str, **options: Any) -> None:
@@ -158,7 +159,9 @@ class Server:
 
     def _write(self, chat: int, count: int = 1) -> dict[str, int]:
         """Messages more in a chat, by its number."""
-        self.org.extra_messages[chat] = self.org.extra_messages.get(chat, 0) + count
+        times = self.org.written.setdefault(chat, [])
+        first = max(int(self.org.clock.now() * 1000), times[-1] + 1 if times else 0)
+        times += range(first, first + count)
         return {"messages": self.org.message_count(chat)}
 
     def _call(self, count: int = 1) -> dict[str, int]:
@@ -232,6 +235,8 @@ class Handler(BaseHTTPRequestHandler):
         with owner.lock:
             owner.stats.requests += 1
             number = owner.stats.requests
+            if owner.watch:
+                owner.watch(number)
             admitted = owner.admit(arrived)
             fault = next((f for f in owner.faults if f.strikes(path)), None)
         if number <= owner.config.first_refusals:

@@ -261,11 +261,11 @@ class Truth:
         }
 
 
-def differences(place: Any, *, without: Iterable[str] = ()) -> dict[str, str]:
-    """Tables whose keys are not those of the organisation."""
+def differences(place: Any, *only: str, without: Iterable[str] = ()) -> dict[str, str]:
+    """Tables, `only` some or all, whose keys are not those of the organisation."""
     wrong = {}
     for table, (columns, wanted) in Truth(place.server).tables().items():
-        if table in without:
+        if table in without or (only and table not in only):
             continue
         found = place.keys(table, *columns)
         if found != wanted:
