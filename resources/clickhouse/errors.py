@@ -26,6 +26,12 @@ _PERMANENT = {
     497: "the ClickHouse user lacks a right",
     243: "ClickHouse has no disk space left: free some and run again",
 }
+# How urllib3 tells why nobody answered, and what that is to the user.
+_SILENT = {
+    "Failed to resolve": "the host name is unknown",
+    "Connection refused": "the host refuses connections",
+    "timed out": "no answer came in time",
+}
 _DISK_FULL = ("No space left on device", "NOT_ENOUGH_SPACE", "Disk quota exceeded", "File too large")
 _READ_ONLY = ("Read-only file system", "Permission denied", "READONLY")
 
@@ -67,9 +73,11 @@ def explain(error: BaseException, doing: str) -> WarehouseError:
             f"While {doing}: ClickHouse error {code}: {_first_line(text)}",
             retry=code in (159, 209, 210, 241, 252),
         )
-    return WarehouseError(
-        f"While {doing}: ClickHouse did not answer ({type(error).__name__}: {_first_line(text)})", retry=True
+    why = next(
+        (f"{why}: check CLICKHOUSE_URL" for mark, why in _SILENT.items() if mark in text),
+        f"{type(error).__name__}: {_first_line(text)}",
     )
+    return WarehouseError(f"While {doing}: ClickHouse did not answer ({why})", retry=True)
 
 
 def _first_line(text: str) -> str:

@@ -105,13 +105,15 @@ def test_a_host_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     warehouse = WarehouseResource(url=f"http://loader:not-this-one@127.0.0.1:{port}/default")
-    Failed(lambda: warehouse.query("SELECT 1"), caplog).says("127.0.0.1", "did not answer", retry=True)
+    Failed(lambda: warehouse.query("SELECT 1"), caplog).says(
+        "127.0.0.1", "did not answer (the host refuses connections: check CLICKHOUSE_URL)", retry=True
+    )
 
 
 def test_a_host_without_an_address(caplog: pytest.LogCaptureFixture) -> None:
     warehouse = WarehouseResource(url="https://loader:not-this-one@warehouse.invalid/default")
     Failed(lambda: warehouse.query("SELECT 1"), caplog).says(
-        "warehouse.invalid", "did not answer", retry=True
+        "warehouse.invalid", "did not answer (the host name is unknown", retry=True
     )
 
 
