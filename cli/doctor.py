@@ -59,6 +59,12 @@ def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield False, redact(f"{type(error).__name__}: {text[0] if text else ''}")
 
 
+def _silent(failure: dg.Failure, source: str) -> Finding:
+    """Why a source gave no answer, and what runs its sandbox."""
+    hint = " `make dev` runs the sandbox." if sandbox_of(source).port else ""
+    return False, redact((failure.description or "no answer") + hint)
+
+
 def _python() -> Iterator[Finding]:
     good = (3, 11) <= sys.version_info < (3, 14)
     yield good, f"{sys.version.split()[0]}" + ("" if good else "; Svod is tested with 3.11 to 3.13")
@@ -117,11 +123,11 @@ def _bitrix24() -> Iterator[Finding]:
     from etl_assets.bitrix24.settings import bitrix24_resource
     from resources.bitrix24 import preflight
 
+    resource = bitrix24_resource()
     try:
-        rows = preflight(bitrix24_resource().client)
+        rows = preflight(resource.client)
     except dg.Failure as failure:
-        hint = " `make dev` runs the sandbox." if sandbox_of("bitrix24").port else ""
-        yield False, redact((failure.description or "no answer") + hint)
+        yield _silent(failure, "bitrix24")
         return
     for row in rows:
         yield row.ok, f"{row.subject}: {row.detail}"
@@ -185,8 +191,7 @@ def _metrika() -> Iterator[Finding]:
             elsewhere = f"; times are shown in {settings.zone}" if found.zone != settings.zone else ""
             yield True, f"counter {counter}: {found.zone}, {kept:.1f} of 10 GB of prepared logs{elsewhere}"
         except dg.Failure as failure:
-            hint = " `make dev` runs the sandbox." if sandbox_of("metrika").port else ""
-            yield False, redact((failure.description or "no answer") + hint)
+            yield _silent(failure, "metrika")
 
 
 def _models() -> Iterator[Finding]:
@@ -224,8 +229,7 @@ def _mts_vats() -> Iterator[Finding]:
                 )
                 yield True, f"cabinet {name}: logged in, permutation {spoken.permutation[:8]}…{known}"
         except dg.Failure as failure:
-            hint = " `make dev` runs the sandbox." if sandbox_of("mts_vats").port else ""
-            yield False, redact((failure.description or "no answer") + hint)
+            yield _silent(failure, "mts_vats")
 
 
 def _mts_link() -> Iterator[Finding]:
@@ -246,6 +250,9 @@ def _mts_link() -> Iterator[Finding]:
             yield True, f"{endpoint.group}: the key may read {name}"
         except Refused as refused:
             yield False, f"{endpoint.group}: {name} is refused with {refused}; give the key the scope for it"
+        except dg.Failure as failure:
+            yield _silent(failure, "mts_link")
+            return
     yield True, f"classes of data that are read: {', '.join(sorted(settings.classes))}"
 
 

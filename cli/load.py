@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import dagster as dg
+import typer
+
+from cli.project import fail
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -35,11 +38,16 @@ class Request:
 
 
 def definitions() -> dg.Definitions:
-    """The project's definitions. To be called with an instance open: it holds the smart processes."""
+    """The project's definitions. To be called with an instance open: it holds the smart processes.
+
+    A malformed setting ends the command with the line that names it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        from etl_assets.definitions import defs
-
+        try:
+            from etl_assets.definitions import defs
+        except dg.Failure as failure:
+            raise fail(failure.description or "The definitions cannot be read.") from None
     return defs
 
 
@@ -69,4 +77,7 @@ def execute(request: Request) -> bool:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let its background jobs ignore them
         signal.signal(number, signal.default_int_handler)
-    sys.exit(0 if execute(Request(**json.loads(sys.argv[1]))) else 1)
+    try:
+        sys.exit(0 if execute(Request(**json.loads(sys.argv[1]))) else 1)
+    except typer.Exit as ended:  # its reason is said
+        sys.exit(ended.exit_code)

@@ -1,5 +1,9 @@
 """.env for local use: what is empty is filled, what the user wrote stays."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +89,17 @@ def test_only_the_loopback_sandbox_is_started(
 ):
     monkeypatch.setenv("BITRIX24_WEBHOOK_URL", webhook)
     assert sandbox_of("bitrix24").port == port
+
+
+def test_a_malformed_setting_ends_a_command_with_one_line(tmp_path: Path):
+    (tmp_path / "dagster.yaml").touch()
+    environ = {**os.environ, "CLICKHOUSE_URL": f"chdb://{tmp_path}/warehouse", "METRIKA_RELOAD_DAYS": "three"}
+    request = json.dumps({"run_id": "11111111-2222-3333-4444-555555555555", "assets": []})
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.load", request],
+        env={**environ, "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["METRIKA_RELOAD_DAYS must be a number, it is a text of 5 characters."]
