@@ -21,7 +21,7 @@ from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import quote
 from resources.clickhouse.warehouse import Load, SchemaChange
 from resources.errors import PermanentSourceError, TransientSourceError
-from resources.mts_link import Exhausted, MtsLinkClient, Page, Refused
+from resources.mts_link import Exhausted, Incomplete, MtsLinkClient, Page, Refused
 from resources.mts_link.client import REFUSED
 
 Job = tuple[Parent, ...]  # what one question is about
@@ -31,6 +31,7 @@ FLUSH_S = 3.0
 FEWEST_FAILED = 3  # so few refusals are told of, but are no share
 TRIED = 5  # the first refusals that make a missing right likely
 DOWN = 3  # so many in a row without an answer: the server is down, not a chat
+BROKEN = 25  # and so many with a server's error, which it gives for single chats too
 
 
 @dataclass
@@ -161,10 +162,11 @@ class FanOut:
         """Count what became of a question and note it; what may still be answered is put off."""
         if isinstance(error, Refused) and error.no_route and not self._endpoint.optional:
             raise PermanentSourceError(f"MTS Link has no method {self._endpoint.path}: check MTS_LINK_URL.")
-        self._silent = self._silent + 1 if isinstance(error, Exhausted) else 0
-        if self._silent >= DOWN and not last:
+        lost = isinstance(error, Exhausted) and not isinstance(error, Incomplete)
+        self._silent = self._silent + 1 if lost else 0
+        if lost and not last and self._silent >= (BROKEN if error.status >= 500 else DOWN):
             raise TransientSourceError(str(error))
-        if not last and error is not None and (len(job) > 1 or isinstance(error, Exhausted)):
+        if not last and error is not None and (len(job) > 1 or lost):
             self._again += job
             return
         status, message = self._verdict(error)

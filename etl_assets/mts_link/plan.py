@@ -17,7 +17,8 @@ Mode = Literal["hourly", "nightly", "asked"]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`hourly`: parents that are new or have changed. `nightly`: also those that ended within the look-back,
-    those that never show a change, and those that could not be read. `asked`: all of the window.
+    those that never show a change, and those that were refused for a right or could not be read. `asked`:
+    all of the window.
 
     What has been read since `since`, when the load began that is now gone on with, is not asked for again.
     """
@@ -40,7 +41,8 @@ class Plan:
             return True
         if self.mode == "hourly" or fresh:
             return False
-        return self._restless(parent) or mark.status not in (OK, 403, 404)
+        # a right may be given without a trace at the parent
+        return self._restless(parent) or mark.status not in (OK, 404)
 
     def _within(self, parent: Parent) -> bool:
         """Whether the parent's day is in the window; one without a day belongs to an open window."""

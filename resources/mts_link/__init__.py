@@ -8,7 +8,16 @@ from pydantic import Field, PrivateAttr
 
 from resources.errors import PermanentSourceError
 from resources.http import Clock
-from resources.mts_link.client import DEFAULT_URL, RATE, Call, Exhausted, MtsLinkClient, Page, Refused
+from resources.mts_link.client import (
+    DEFAULT_URL,
+    RATE,
+    Call,
+    Exhausted,
+    Incomplete,
+    MtsLinkClient,
+    Page,
+    Refused,
+)
 from resources.mts_link.crowd import Ended
 from resources.mts_link.paging import ONCE, Paging
 from resources.mts_link.privacy import Scrubber
@@ -21,6 +30,7 @@ __all__ = [
     "Call",
     "Ended",
     "Exhausted",
+    "Incomplete",
     "MtsLinkClient",
     "MtsLinkResource",
     "Page",

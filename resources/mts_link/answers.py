@@ -16,12 +16,14 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from resources.clickhouse.values import whole_characters
+from resources.http import redact
 
 Record = dict[str, Any]
 
 NO_ROUTE = "No route found"
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE = re.compile(r"\+?\d[\d\s()-]{8,}\d")
+_ADDRESS = re.compile(r"\bhttps?://[^\s\"'<>]+")
 _OFFSET = re.compile(r"([+-]\d\d)(\d\d)$")
 _LONGEST_MESSAGE = 300
 
@@ -113,8 +115,8 @@ def error_of(body: bytes) -> tuple[int | None, str]:
 
 
 def clean(text: str) -> str:
-    """A server's message without addresses and numbers of people, at most 300 characters."""
-    return _PHONE.sub("***", _EMAIL.sub("***", text))[:_LONGEST_MESSAGE]
+    """A server's message without keys, links, addresses and numbers of people, at most 300 characters."""
+    return _PHONE.sub("***", _EMAIL.sub("***", _ADDRESS.sub("***", redact(text))))[:_LONGEST_MESSAGE]
 
 
 def server_time(headers: Mapping[str, str]) -> datetime | None:

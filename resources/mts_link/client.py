@@ -70,6 +70,13 @@ class Exhausted(TransientSourceError):
         self.status = status
 
 
+class Incomplete(Exhausted):
+    """The server answers, and yet this list cannot be read to its end."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A question: the path with its values filled in, the query, the way it is paged.
@@ -212,13 +219,13 @@ class MtsLinkClient:
         return unwrap(payload, whole=call.whole), asked_at
 
     def pages(self, call: Call, stop: threading.Event | None = None) -> Iterator[Page]:
-        """All pages of a list, to its end; at least one, maybe empty. Raises as `get`."""
+        """All pages of a list, to its end; at least one, maybe empty. Raises as `get`, and Incomplete."""
         received, cursor, before = 0, None, None
         for number in range(1, _MOST_PAGES):
             found, asked_at = self.get(call, call.paging.query(number, received, cursor), stop)
             items = found.items
             if items and items == before:
-                raise TransientSourceError(f"MTS Link gives the same page of {_kind(call.path)} twice")
+                raise Incomplete(f"MTS Link gives the same page of {_kind(call.path)} twice")
             received, before = received + len(items), items
             yield Page(items, asked_at, found.total)
             if self._last(call.paging, found, len(items), cursor):
@@ -246,27 +253,32 @@ class MtsLinkClient:
 
         The order inside a page is not documented and pages may overlap: the oldest message leads on, and a
         page that brings nothing new is the end. `viewer` is a member (chatUserId), `thread` a message.
-        Raises TransientSourceError when there are more than `most_pages`.
+        Raises Incomplete when there are more than `most_pages`.
         """
-        seen: set[str] = set()
+        seen, rising = set[str](), False
         query = {"direction": "Before", "limit": str(MESSAGES)}
         query |= {"viewerId": viewer} if viewer else {}
         query |= {"parrentMessageId": thread} if thread else {}
         for _ in range(most_pages):
             found, asked_at = self.get(Call(chat_path, query), stop=stop)
-            new = [m for m in found.items if _message_id(m) not in seen]
-            if not new and len(found.items) > 1:
-                raise TransientSourceError("MTS Link gives the same messages of a chat twice")
+            there = {_message_id(m) or str(n): m for n, m in enumerate(found.items)}  # one may come twice
+            new = [m for key, m in there.items() if key not in seen]
+            ended = len(found.items) < MESSAGES
+            if not new and not ended:
+                raise Incomplete("MTS Link gives the same messages of a chat twice")
             if not new:
                 return
-            seen = {_message_id(m) for m in found.items}  # pages overlap at their boundary only
+            seen = set(there)  # pages overlap at their boundary only
             yield Page(new, asked_at)
-            oldest = min(found.items, key=lambda m: _created_ms(m, default=0))
-            ended = len(found.items) < MESSAGES
+            rising = _rising(found.items, rising)
+            # of several that came at once the one at the end of the page
+            oldest = min(
+                found.items if rising else reversed(found.items), key=lambda m: _created_ms(m, default=0)
+            )
             if ended or (since_ms is not None and _created_ms(oldest, default=since_ms + 1) < since_ms):
                 return
             query["fromMessageId"] = _message_id(oldest)
-        raise TransientSourceError(f"A chat has more than {most_pages * MESSAGES:,} messages to read")
+        raise Incomplete(f"A chat has more than {most_pages * MESSAGES:,} messages to read")
 
     def crowd(
         self, jobs: Iterable[J], read: Callable[[J, threading.Event], Iterator[Page]]
@@ -332,14 +344,15 @@ class MtsLinkClient:
 
         The bucket spaces requests evenly, but a thread may wake late, and the one after next in time.
         """
-        while self._gap_s:
-            with self._turn:
+        if not self._gap_s:
+            return
+        with self._turn:  # held while it sleeps: whoever comes next has to wait for this one anyway
+            now = self._clock.time()
+            wait = self._sent[0] + self._gap_s - now if len(self._sent) == 2 else 0.0
+            if wait > 0:
+                self._sleep(wait, stop)
                 now = self._clock.time()
-                wait = self._sent[0] + self._gap_s - now if len(self._sent) == 2 else 0.0
-                if wait <= 0:
-                    self._sent.append(now)
-                    return
-            self._sleep(wait, stop)
+            self._sent.append(now)
 
     def _learn_clock(self, answer: HttpAnswer) -> None:
         if at := server_time(answer.headers):
@@ -378,10 +391,14 @@ def _header_value(token: str, name: str) -> str:
 
 
 def _retry_after(answer: HttpAnswer) -> float:
+    """Seconds to wait, 0 if nothing is said of them. A moment counts from the server's own clock."""
+    text = answer.headers.get("Retry-After", "0")
     try:
-        return min(LONGEST_RETRY_AFTER_S, max(0.0, float(answer.headers.get("Retry-After", 0))))
+        wait = float(text)
     except ValueError:
-        return 0.0
+        until, now = server_time({"Date": text}), server_time(answer.headers)
+        wait = (until - now).total_seconds() if until and now else 0.0
+    return min(LONGEST_RETRY_AFTER_S, max(0.0, wait))
 
 
 def _kind(path: str) -> str:
@@ -424,6 +441,12 @@ def _unreachable(kind: str) -> _Attempt:
 
 def _message_id(message: Record) -> str:
     return text_id(message.get("id") or message.get("messageId"))
+
+
+def _rising(page: list[Record], before: bool) -> bool:
+    """Whether the oldest message of a page stands first; as before if it does not show."""
+    first, last = (_created_ms(message, default=0) for message in (page[0], page[-1]))
+    return before if first == last else first < last
 
 
 def _created_ms(message: Record, default: int) -> int:

@@ -14,6 +14,9 @@ from resources.http import register_secret
 DROPPED = frozenset({"uploadUrl", "password"})
 EMAILS = frozenset({"email", "ownerEmail", "userEmail"})
 PHONES = frozenset({"phone", "phoneMain", "phoneNumber", "mobilePhone"})
+# What a person typed into a form of the organiser's own: the field does not tell what it holds.
+_TYPED = "value"
+_PHONE = re.compile(r"\+?(?:[\s().-]*\d){10,15}")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 
 
@@ -42,7 +45,7 @@ class Scrubber:
         return self._pseudonym(name, value) if self._key and isinstance(value, str) and value else value
 
     def _pseudonym(self, name: str, value: str) -> str:
-        if name in PHONES:
+        if name in PHONES or (name == _TYPED and _PHONE.fullmatch(value.strip())):
             return self._hash("phone", re.sub(r"\D", "", value))
         if name in EMAILS or _EMAIL.fullmatch(value.strip()):
             return self._hash("email", value.strip().lower())

@@ -63,6 +63,41 @@ def test_one_parent_that_is_refused_is_recorded_and_the_rest_goes_on(place: OrgH
     assert place.value(f"SELECT uniqExact(event_session_id) FROM bi.{PEOPLE}") == 19
 
 
+def test_parents_that_the_server_breaks_at_may_stand_in_a_row(place: OrgHouse):
+    place.server.add_fault("status", path="601000[1-6]/part", status=500, times=None)
+    place.load(SCHEDULE, PEOPLE)
+    assert place.value("SELECT count() FROM mts_link._errors WHERE status = 500") == 6
+    assert place.value(f"SELECT uniqExact(event_session_id) FROM bi.{PEOPLE}") == 14
+    place.server.faults.clear()
+    place.server.add_fault("reset", path="/part", times=None)
+    assert not place.run(PEOPLE, feed=None).success  # but a server that does not answer at all is down
+    assert place.server.stats.requests < 400
+
+
+def test_a_right_that_is_given_later_is_noticed_at_night(place: OrgHouse):
+    place.server.add_fault("status", path=f"/{SESSION}/part", status=403, message="No rights", times=None)
+    place.load(SCHEDULE, PEOPLE)
+    place.server.faults.clear()
+    place.load(PEOPLE)
+    assert place.value(f"SELECT uniqExact(event_session_id) FROM bi.{PEOPLE}") == 19
+    place.load(PEOPLE, feed="nightly")
+    assert not unequal(place, PEOPLE)
+
+
+def test_a_chat_that_is_longer_than_allowed_is_told_of_and_keeps_no_other_from_being_read(tmp_path: Path):
+    config = small_org(sessions=2, staff=6, channels=4, messages=200)
+    with org_house(tmp_path, config, MTS_LINK_MESSAGE_PAGES="1") as place:
+        place.server.control("write", {"chat": 1, "count": 300})
+        place.load("chats_organization_members", "user_channels")
+        with place.counted() as stats:
+            place.load("channel_messages")
+        assert stats["requests"] == 4
+        assert place.rows("SELECT parent, message FROM mts_link._errors") == [
+            (place.server.org.chat_id(1), "A chat has more than 100 messages to read")
+        ]
+        assert place.value("SELECT count() FROM bi.channel_messages") == 3 * 50 + 100
+
+
 def test_too_many_refusals_fail_the_asset_and_keep_what_was_read(place: OrgHouse):
     place.server.add_fault("status", path="[1-7]/part", status=404, message="Not found", times=None)
     result = place.run(SCHEDULE, PEOPLE, "event_questions")

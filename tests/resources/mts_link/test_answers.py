@@ -113,6 +113,21 @@ def test_pseudonyms_join_and_cannot_be_guessed_without_the_key():
     assert "anna" not in json.dumps(one).lower()
 
 
+@pytest.mark.parametrize("typed", ["+79990001122", "8 (999) 000-11-22", " +7 999 000.11.22 "])
+def test_a_phone_typed_into_a_form_is_a_pseudonym_too(typed: str):
+    def scrubbed(value: str) -> str:
+        return Scrubber("key").scrub({"additionalFieldValues": [{"label": "Связь", "value": value}]})[
+            "additionalFieldValues"
+        ][0]["value"]
+
+    assert scrubbed(typed).startswith("phone:")
+    assert scrubbed("25 человек, 2026-11-21") == "25 человек, 2026-11-21"
+    assert Scrubber("key").scrub({"id": "22828342981", "userId": "79990001122"}) == {
+        "id": "22828342981",
+        "userId": "79990001122",
+    }
+
+
 def test_chats_transcripts_and_contacts_are_off_by_themselves():
     assert {name for name, each in PRIVACY.items() if not each.on} == {"chats", "transcripts", "contacts"}
     off = {e.name for e in ENDPOINTS if not PRIVACY[e.privacy].on}

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,40 @@ def test_messages_come_once_back_to_the_first(tmp_path: Path, overlap: bool, cou
         assert server.stats.requests <= count // 99 + 1
 
 
+def test_a_message_that_stands_in_a_page_twice_comes_once(tmp_path: Path):
+    with serve(OrgConfig(rate=None, channels=1, messages=250)) as server:
+        once = server.org.message
+        server.org.message = lambda c, m: once(c, m - (m % 50 == 9))  # each fiftieth is the one before it
+        path = f"/chats/channel/{server.org.chat_id(0)}/messages"
+        found = ids(client(server, tmp_path).messages(path, server.org.chat_user(0), None, 100))
+    assert len(found) == len(set(found)) == 245
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_messages_of_one_moment_come_in_any_order_of_a_page(tmp_path: Path, falling: bool):
+    with serve(OrgConfig(rate=None, channels=1, messages=350)) as server:
+        server.org.message_ms = lambda c, m: 1764000000000 + (0 if 20 < m < 300 else m)
+        if falling:
+            told = server.answers.messages
+
+            def reverse(query: dict[str, str], chat: str) -> Any:
+                return {"data": {"items": told(query, chat)["data"]["items"][::-1]}}
+
+            server.answers.messages = reverse
+        path = f"/chats/channel/{server.org.chat_id(0)}/messages"
+        found = ids(client(server, tmp_path).messages(path, server.org.chat_user(0), None, 100))
+    assert len(set(found)) == 350
+    assert server.stats.requests <= 5
+
+
+def test_the_last_page_of_a_chat_may_repeat_several_messages(tmp_path: Path):
+    with serve(OrgConfig(rate=None, channels=1, messages=100)) as server:
+        server.config.overlap = 5  # type: ignore[assignment]
+        path = f"/chats/channel/{server.org.chat_id(0)}/messages"
+        found = ids(client(server, tmp_path).messages(path, server.org.chat_user(0), None, 100))
+    assert len(found) == 100
+
+
 def test_messages_stop_at_what_has_been_read(server: Server, tmp_path: Path):
     path, last = f"/chats/channel/{server.org.chat_id(0)}/messages", server.org.message_count(0) - 1
     since = server.org.message_ms(0, last - 10)
@@ -151,6 +186,14 @@ def test_retry_after_is_obeyed(server: Server, tmp_path: Path):
     assert 17 <= clock.slept < 20
 
 
+def test_retry_after_may_be_a_moment_of_the_servers_clock(server: Server, tmp_path: Path):
+    moment = formatdate(server.org.clock.now() + 40, usegmt=True)
+    server.add_fault("status", status=503, retry_after=moment)
+    clock = Hurried()
+    list(client(server, tmp_path, clock=clock).pages(MEMBERS))
+    assert 37 <= clock.slept < 45
+
+
 def test_what_does_not_pass_ends_after_five_attempts(server: Server, tmp_path: Path):
     server.add_fault("status", status=500, times=None)
     with pytest.raises(Exhausted, match="answered 500"):
@@ -160,12 +203,13 @@ def test_what_does_not_pass_ends_after_five_attempts(server: Server, tmp_path: P
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409])
 def test_a_refusal_is_asked_once_and_names_nobody(server: Server, tmp_path: Path, status: int):
-    text = "No user boris.obraztsov@example.com with +7 (900) 000-00-02"
+    person = "boris.obraztsov@example.com with +7 (900) 000-00-02"
+    text = f"No user {person} by sandbox-key, see https://my.example.com/j/0003996eb9?x=1"
     server.add_fault("status", status=status, message=text, times=None)
     with pytest.raises(Refused) as refused:
         list(client(server, tmp_path).pages(MEMBERS))
     assert refused.value.status == status
-    assert refused.value.message == "No user *** with ***"
+    assert refused.value.message == "No user *** with *** by ***, see ***"
     assert server.stats.requests == 1
 
 
