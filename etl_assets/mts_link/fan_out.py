@@ -162,9 +162,9 @@ class FanOut:
         """Count what became of a question and note it; what may still be answered is put off."""
         if isinstance(error, Refused) and error.no_route and not self._endpoint.optional:
             raise PermanentSourceError(f"MTS Link has no method {self._endpoint.path}: check MTS_LINK_URL.")
-        lost = isinstance(error, Exhausted) and not isinstance(error, Incomplete)
+        lost = error if isinstance(error, Exhausted) and not isinstance(error, Incomplete) else None
         self._silent = self._silent + 1 if lost else 0
-        if lost and not last and self._silent >= (BROKEN if error.status >= 500 else DOWN):
+        if lost and not last and self._silent >= (BROKEN if lost.status >= 500 else DOWN):
             raise TransientSourceError(str(error))
         if not last and error is not None and (len(job) > 1 or lost):
             self._again += job
