@@ -125,12 +125,15 @@ def reconcile(
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Believe a mass deletion or a loss of rights, this once.")
     ] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Read all ids instead of counting them: slower, and surer.")
+    ] = False,
     deals: Annotated[int, typer.Option(help="Deals in the sandbox portal.")] = 20_000,
 ) -> None:
     """Compare Bitrix24 with the warehouse: mark rows that are gone there, load rows that are missing here."""
     from cli.reconcile import reconcile as run
 
-    run(entities or [], confirm, deals)
+    run(entities or [], confirm, sweep, deals)
 
 
 @app.command(

@@ -18,10 +18,11 @@ GONE = """SELECT entity, countIf(restored_at IS NULL), countIf(restored_at IS NO
 FROM bi.deleted_objects GROUP BY entity ORDER BY entity"""
 
 
-def reconcile(entities: list[str], confirm: bool, deals: int) -> None:
+def reconcile(entities: list[str], confirm: bool, sweep: bool, deals: int) -> None:
     """Materialize the asset once and show what is gone."""
     folder = enter()
-    config = {"ops": {ASSET.replace("/", "__"): {"config": {"entities": entities, "confirm": confirm}}}}
+    chosen = {"entities": entities, "confirm": confirm, "sweep": sweep}
+    config = {"ops": {ASSET.replace("/", "__"): {"config": chosen}}}
     request = Request(str(uuid.uuid4()), [ASSET], config=config)
     try:
         with (

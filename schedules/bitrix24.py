@@ -29,13 +29,15 @@ def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.Sche
     feeds = (_scheduled(cron, entities, settings) for cron, entities in sorted(by_cron.items()))
     gone = "Marks rows that the portal no longer has, loads rows that are missing here."
     how = "Measures how each entity is."
+    compared = _of_asset("bitrix24_reconciliation", DELETED_OBJECTS, COMPARISON_CRON, gone, settings)
     built = [
         _nightly_checks(settings),
-        _of_asset("bitrix24_reconciliation", DELETED_OBJECTS, COMPARISON_CRON, gone, settings),
+        compared,
         _of_asset("bitrix24_health", HEALTH, HEALTH_CRON, how, settings),
         *feeds,
     ]
-    return [job for job, _ in built], [schedule for _, schedule in built]
+    sweep = _weekly_sweep(compared[0], settings)
+    return [job for job, _ in built], [*(schedule for _, schedule in built), sweep]
 
 
 def _status(settings: Bitrix24Settings) -> dg.DefaultScheduleStatus:
@@ -65,6 +67,23 @@ def _nightly_checks(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinit
 
 
 COMPARISON_CRON = "30 3 * * *"
+
+
+SWEEP_CRON = "30 4 * * 0"
+
+
+def _weekly_sweep(comparison: Job, settings: Bitrix24Settings) -> dg.ScheduleDefinition:
+    """The nightly comparison by all ids instead of by counts."""
+    return dg.ScheduleDefinition(
+        name="bitrix24_sweep",
+        job=comparison,
+        cron_schedule=SWEEP_CRON,
+        execution_timezone=settings.zone,
+        default_status=_status(settings),
+        run_config={"ops": {"__".join(DELETED_OBJECTS.path): {"config": {"sweep": True}}}},
+        description="Reads all ids of the portal: finds what counts hide, and works where there are none. "
+        f"`{SWEEP_CRON}`, {settings.zone}.",
+    )
 
 
 HEALTH_CRON = "50 * * * *"

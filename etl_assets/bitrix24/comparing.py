@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import orjson
 
 from etl_assets.bitrix24.assets import Bitrix24Settings
-from etl_assets.bitrix24.deletions import Marks, Source
+from etl_assets.bitrix24.deletions import Marks, Source, listed_ids
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
 from etl_assets.bitrix24.facts import RunFacts
 from etl_assets.bitrix24.readers import READERS
-from etl_assets.bitrix24.reading import EntityReader
-from etl_assets.bitrix24.reconcile import Differences, Range, differences
+from etl_assets.bitrix24.reading import NOT_HERE, EntityReader, code_of
+from etl_assets.bitrix24.reconcile import Differences, Range, differences, ranges_of, swept
 from etl_assets.bitrix24.structure import DATABASE, list_call, table_of
-from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall
+from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall, failure
+from resources.bitrix24.client import OddCounts, Uncounted
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import quote
-from resources.errors import PermanentSourceError
+from resources.errors import PermanentSourceError, TransientSourceError
 
 SCREEN_RANGES = PAGE - 1  # with the range above them, the commands of one request
+SCREEN_ROWS = 500  # of a range at least, so that small tables share a request
+SWEEP_ROWS = 100_000  # of a range, whose ids are compared at once
+FEW = 20  # so many rows of one funnel are no sign of lost rights, whatever their share
 RANGES_PER_QUERY = 2000
 RIGHTS_NOTE = "bitrix24/rights"
+FUNNELS = "funnels of "
+DEALS, SMART_INVOICES = 2, 31  # with the smart processes above them, the types that have funnels
 
 
 @dataclass(slots=True)
@@ -50,6 +61,10 @@ class Sides:
     view: str
     key: str
 
+    def counting(self, wanted: Range) -> tuple[str, dict[str, Any]]:
+        """The call whose total is the number of rows in a range."""
+        return self.call.method, dict(self.call.filtered(self._filter(wanted)).params)
+
     def there(self, ranges: Sequence[Range]) -> list[tuple[list[int], int]]:
         found: dict[int, tuple[list[int], int]] = {}
         for index, ids, total in self.client.ids(self.call, [self._filter(r) for r in ranges]):
@@ -61,8 +76,16 @@ class Sides:
         below = {} if hi is None else {f"<={self.call.cursor}": hi}
         return {f">{self.call.cursor}": lo} | below
 
+    def listed(self, wanted: Range) -> set[int]:
+        """All ids of a range on the portal, read without a count."""
+        scan = self.client.scan(self.call.filtered(self._filter(wanted)))
+        return {i for batch in scan for i in self._ids_in(batch.body)}
+
+    def _ids_in(self, body: bytes) -> Iterator[int]:
+        return (int(orjson.loads(line)[self.call.id_key]) for line in body.split(b"\n"))
+
     def present(self, ids: Sequence[int]) -> set[int]:
-        """Those of the ids that the portal has."""
+        """Those of the ids that the portal has, by pages that agree with their counts."""
         chunks = [list(ids[at : at + PAGE]) for at in range(0, len(ids), PAGE)]
         name = f"{self.call.among}{self.call.cursor}"
         found: set[int] = set()
@@ -74,6 +97,39 @@ class Sides:
                 )
             found.update(listed)
         return found
+
+    def absent(self, ids: Sequence[int], witness: int | None) -> set[int]:
+        """Those of the ids that the portal counts no row of: a row that it hides, or leaves out, is counted.
+
+        Each count includes the witness, the highest row that was just listed: without it the portal counts
+        nothing at all, and only what it lists is left to go by. Then rows above the witness prove nothing.
+        """
+        if witness is None:
+            return set(ids).difference(self._shown(ids))
+        chunks = [ids[at : at + PAGE - 1] for at in range(0, len(ids), PAGE - 1)]
+        totals = self._totals([[*chunk, witness] for chunk in chunks])
+        if 0 in totals:
+            return {i for i in ids if i < witness} - self._witnessed(chunks, witness)
+        doubtful = [i for chunk, rows in zip(chunks, totals, strict=True) if rows > 1 for i in chunk]
+        singly = self._totals([[i, witness] for i in doubtful])
+        return set(ids) - {i for i, rows in zip(doubtful, singly, strict=True) if rows > 1}
+
+    def _totals(self, among: Sequence[Sequence[int]]) -> list[int]:
+        name = f"{self.call.among}{self.call.cursor}"
+        calls = [self.call.filtered({name: list(ids)}) for ids in among]
+        return known(self.client.totals([(call.method, call.params) for call in calls]))
+
+    def _witnessed(self, chunks: Sequence[Sequence[int]], witness: int) -> set[int]:
+        found = Counter(self._shown([i for chunk in chunks for i in (*chunk, witness)]))
+        if found[witness] != len(chunks):
+            raise TransientSourceError(
+                f"Bitrix24 {self.call.method}: the row {witness}, listed a moment ago, is missing from an "
+                "answer: it was cut short, or the rights have changed. Nothing was marked."
+            )
+        return set(found)
+
+    def _shown(self, ids: Sequence[int]) -> list[int]:
+        return [i for batch in self.client.by_ids(self.call, ids) for i in self._ids_in(batch.body)]
 
     def here(self, ranges: Sequence[Range]) -> list[tuple[int, int]]:
         counted: dict[int, tuple[int, int]] = {}
@@ -92,16 +148,44 @@ class Sides:
                 found[lo].append(int(id_))
         return [found[lo] for lo, _ in ranges]
 
-    def edges(self) -> list[int]:
-        """Ids that cut the view into ranges of about as many rows, the highest id last."""
+    def among(self, ids: Sequence[int]) -> list[int]:
+        """Those of the ids that the view shows."""
+        shown: list[int] = []
+        for listed in listed_ids(ids):
+            sql = f"SELECT toInt64OrZero({quote(self.key)}) {self._from} AND {quote(self.key)} IN ({listed})"
+            shown += [int(row[0]) for row in self.warehouse.query(sql)]
+        return sorted(shown)
+
+    def count(self) -> int:
+        return int(self.warehouse.query(f"SELECT count() {self._from}")[0][0])
+
+    def by_funnel(self, ids: Sequence[int] | None = None) -> Iterator[tuple[str, int]]:
+        """(funnel, rows of the view), of these ids only; a funnel may come several times."""
+        key = quote(self.key)
+        for condition in ["1"] if ids is None else [f"{key} IN ({listed})" for listed in listed_ids(ids)]:
+            shown = "SELECT toString(ifNull(CATEGORY_ID, '')) AS funnel, count()"
+            found = self.warehouse.query(f"{shown} {self._from} AND {condition} GROUP BY funnel")
+            yield from ((funnel, int(rows)) for funnel, rows in found)
+
+    def edges(self, rows_each: int) -> list[int]:
+        """Ids that cut the view into ranges of `rows_each` rows, or more if that made more than
+        `SCREEN_RANGES`; the highest id last."""
         levels = ", ".join(str(n / SCREEN_RANGES) for n in range(1, SCREEN_RANGES))
-        sql = f"SELECT quantilesGK(1000, {levels})(id), max(id) FROM ({self._ids})"
-        cuts, highest = self.warehouse.query(sql)[0]
-        return sorted({*map(int, cuts), int(highest)} - {0}) if highest else []
+        sql = f"SELECT quantilesGK(1000, {levels})(id), max(id), count() FROM ({self._ids})"
+        cuts, highest, rows = self.warehouse.query(sql)[0]
+        if not highest:
+            return []
+        wanted = min(SCREEN_RANGES, -(-int(rows) // rows_each))
+        chosen = [int(cuts[SCREEN_RANGES * n // wanted - 1]) for n in range(1, wanted)]
+        return sorted({*chosen, int(highest)} - {0})
+
+    @property
+    def _from(self) -> str:
+        return f"FROM {self.view}"
 
     @property
     def _ids(self) -> str:
-        return f"SELECT toInt64OrZero({quote(self.key)}) AS id FROM {self.view}"
+        return f"SELECT toInt64OrZero({quote(self.key)}) AS id {self._from}"
 
     def _rows(self, ranges: Sequence[Range]) -> str:
         ends = [hi for _, hi in ranges]
@@ -113,8 +197,26 @@ class Sides:
         return f"roundDown(id - 1, [{', '.join(map(str, bounds))}])"
 
 
+def known(totals: Sequence[int | CommandError]) -> list[int]:
+    """The counts. Raises the first refusal."""
+    refused = next((t for t in totals if isinstance(t, CommandError)), None)
+    if refused:
+        raise failure(refused)
+    return [t for t in totals if not isinstance(t, CommandError)]
+
+
 def _parts(ranges: Sequence[Range]) -> list[Sequence[Range]]:
     return [ranges[at : at + RANGES_PER_QUERY] for at in range(0, len(ranges), RANGES_PER_QUERY)]
+
+
+@dataclass(slots=True)
+class Screen:
+    """Rows of one list by range, as both sides count them."""
+
+    sides: Sides
+    ranges: list[Range]
+    here: list[int]
+    there: list[int | CommandError] = field(default_factory=list)
 
 
 class Comparer:
@@ -135,37 +237,125 @@ class Comparer:
         self._confirmed, self._run_id, self._log = confirmed, run_id, log
         self._facts = RunFacts(client, warehouse, cached=True)
         self._marks = Marks(warehouse)
+        self._screens: dict[str, list[Screen]] = {}
+
+    def screen(self, entities: Sequence[Entity]) -> None:
+        """Count all of them by range in as few requests as possible; `compare` starts from that."""
+        try:
+            self._screens = self._screened(entities)
+        except dg.Failure as failed:  # of one of them, perhaps: then each is counted by itself
+            self._log(f"Counting all at once failed: {failed.description}")
 
     def compare(self, entity: Entity) -> Compared:
         """Count by range, look closer where counts differ, mark what is gone and load what is missing.
 
-        Raises dagster.Failure without having marked anything when a count is refused or odd, or when more
-        seems to be gone than may go at once.
+        A list that the portal does not count is swept. Raises dagster.Failure without having marked anything
+        when a count is refused or odd, or when more seems to be gone than may go at once.
         """
-        before = self._client.stats.snapshot()
-        done = Compared(entity.name)
-        if self._warehouse.watermark(f"{DATABASE}/{entity.name}") is None:
-            done.note = "not loaded from its beginning yet"
-            return done
-        for sides in self._sides(entity):
-            found = differences(
-                sides, sides.edges(), lambda there, here: self._allow(entity, here - there, here)
-            )
-            done.rows_there += found.rows_there
-            done.rows_here += found.rows_here
-            self._apply(entity, sides, found, done)
-        done.requests = self._client.stats.since(before).requests
-        return done
+        return self._attend(entity, self._compare)
+
+    def sweep(self, entity: Entity) -> Compared:
+        """The same by all ids of the portal, 2,500 a request, without any count."""
+        return self._attend(entity, self._sweep)
 
     def settle(self, entity: Entity, ids: Sequence[int], source: Source) -> Compared:
         """Look at single ids, of which the portal said that something happened to them."""
-        done = Compared(entity.name)
-        if self._warehouse.watermark(f"{DATABASE}/{entity.name}") is None:
+
+        def work(entity: Entity, done: Compared) -> None:
+            parts = list(self._sides(entity))
+            present = {i for sides in parts for i in self._present(sides, ids)}
+            for sides in parts:
+                gone = sides.among(sorted(set(ids) - present))
+                if gone:
+                    self._mark(entity, sides, gone, source, done)
+
+        return self._attend(entity, work)
+
+    def _attend(self, entity: Entity, work: Callable[[Entity, Compared], None]) -> Compared:
+        before, done = self._client.stats.snapshot(), Compared(entity.name)
+        if not self._loaded(entity):
             done.note = "not loaded from its beginning yet"
             return done
-        present = {i for sides in self._sides(entity) for i in sides.present(ids)}
-        done.marked = self._marks.mark(self._table(entity), sorted(set(ids) - present), source, self._now())
+        try:
+            work(entity, done)
+        except dg.Failure as failed:
+            if not (entity.name.startswith("crm_dynamic_items_") and code_of(failed) == "NOT_FOUND"):
+                raise
+            done.note = "the portal no longer has this smart process; its table stays as it is"
+        done.requests = self._client.stats.since(before).requests
         return done
+
+    def _loaded(self, entity: Entity) -> bool:
+        return self._warehouse.watermark(f"{DATABASE}/{entity.name}") is not None
+
+    def _screened(self, entities: Sequence[Entity]) -> dict[str, list[Screen]]:
+        found: dict[str, list[Screen]] = {}
+        for entity in filter(self._loaded, entities):
+            try:
+                found[entity.name] = [self._counted_here(sides) for sides in self._sides(entity)]
+            except dg.Failure as failed:
+                if len(entities) == 1:
+                    raise
+                self._log(f"{entity.name} is counted by itself: {failed.description}")
+        screens = [screen for of_one in found.values() for screen in of_one]
+        asked = [screen.sides.counting(wanted) for screen in screens for wanted in screen.ranges]
+        totals = iter(self._client.totals(asked))
+        for screen in screens:
+            screen.there = [next(totals) for _ in screen.ranges]
+        return found
+
+    def _counted_here(self, sides: Sides) -> Screen:
+        ranges = ranges_of(sides.edges(SCREEN_ROWS))
+        return Screen(sides, ranges, [rows for rows, _ in sides.here(ranges)])
+
+    def _compare(self, entity: Entity, done: Compared) -> None:
+        try:
+            for screen in self._screens.pop(entity.name, None) or self._screened([entity])[entity.name]:
+                self._look_closer(entity, screen, done)
+        except Uncounted:
+            self._sweep(entity, done)
+        except OddCounts as odd:
+            raise TransientSourceError(
+                f"{odd.description} {entity.name} can be compared without counts: "
+                f"`svod reconcile {entity.name} --sweep`."
+            ) from None
+
+    def _look_closer(self, entity: Entity, screen: Screen, done: Compared) -> None:
+        counts = known(screen.there)
+        here, there = sum(screen.here), sum(counts[:-1])  # the last range is of rows that are new there
+        if here and not there:
+            screen.sides.there([(0, None)])  # raises if rows are listed and not counted
+        self._allow(entity, here - there, here)
+        done.rows_here, done.rows_there = done.rows_here + here, done.rows_there + there
+        pairs = zip(screen.ranges, screen.here, counts, strict=True)
+        differing = [r for r, ours, theirs in pairs if ours != theirs]
+        found = differences(screen.sides, differing) if differing else Differences()
+        if found.gone:
+            found.gone = sorted(set(found.gone) - screen.sides.present(found.gone))
+        self._apply(entity, screen.sides, found, done)
+
+    def _sweep(self, entity: Entity, done: Compared) -> None:
+        done.note, done.rows_here, done.rows_there = "every id was read", 0, 0
+        for sides in self._sides(entity):
+            here, found, witness = sides.count(), Differences(), None
+            for wanted in ranges_of(sides.edges(SWEEP_ROWS)[:-1]):
+                ids = sides.listed(wanted)
+                witness = max(ids, default=witness)
+                done.rows_there += len(ids)
+                swept(ids, sides.ids_here([wanted])[0], wanted, found)
+                self._allow(entity, len(found.gone), here)
+            done.rows_here += here
+            unlisted = found.gone
+            found.gone = sorted(sides.absent(unlisted, witness)) if unlisted else []
+            if len(unlisted) > len(found.gone):
+                done.note += f"; {len(unlisted) - len(found.gone)} rows are not listed, but not surely gone"
+            self._apply(entity, sides, found, done)
+
+    def _present(self, sides: Sides, ids: Sequence[int]) -> set[int]:
+        try:
+            return sides.present(ids)
+        except Uncounted:
+            return set(ids) - sides.absent(ids, None)
 
     def _sides(self, entity: Entity) -> Iterator[Sides]:
         """The lists that make the entity's table up, each against its own rows."""
@@ -194,34 +384,61 @@ class Comparer:
         """Raise if so many of the rows here seem to be gone. A single row is never too many."""
         if self._confirmed or gone <= 1 or gone * 100 <= here * self._settings.deleted_share_pct:
             return
-        raise PermanentSourceError(
-            f"{entity.name}: {gone} of {here} rows are not on the portal any more ({gone / here:.0%}). "
-            "That looks like lost rights of the webhook's user rather than deletions, so nothing was marked. "
-            "Give the rights back; or, if the rows were deleted, confirm it: "
-            f"`svod reconcile {entity.name} --confirm`. The limit is BITRIX24_DELETED_SHARE_PCT."
+        raise self._too_many(entity, gone, f"{here} rows ({gone / here:.0%})")
+
+    def _allow_funnels(self, entity: Entity, sides: Sides, gone: Sequence[int]) -> None:
+        """Raise if so many rows of one funnel seem to be gone, though few of the table: rights are given by
+        funnel."""
+        if self._confirmed or len(gone) <= FEW:
+            return
+        going = Counter[str]()
+        for funnel, rows in sides.by_funnel(gone):
+            going[funnel] += rows
+        totals = dict(sides.by_funnel())
+        for funnel, rows in going.items():
+            if rows > FEW and rows * 100 > totals[funnel] * self._settings.deleted_share_pct:
+                raise self._too_many(entity, rows, f"{totals[funnel]} rows of the funnel {funnel}")
+
+    def _too_many(self, entity: Entity, gone: int, of: str) -> PermanentSourceError:
+        return PermanentSourceError(
+            f"{entity.name}: {gone} of {of} are not on the portal any more. That looks like lost rights of "
+            "the webhook's user rather than deletions, so nothing was marked. Give the rights back; or, if "
+            f"the rows were deleted, confirm it: `svod reconcile {entity.name} --confirm`. The limit is "
+            "BITRIX24_DELETED_SHARE_PCT."
         )
 
     def _apply(self, entity: Entity, sides: Sides, found: Differences, done: Compared) -> None:
-        if not found:
-            return
-        present = sides.present(found.gone)
-        gone = [i for i in found.gone if i not in present]
-        at = self._now()
-        self._allow(entity, len(gone), found.rows_here)
-        gone = self._gone_twice(entity, gone, done) if entity.doubtful else gone
-        table = self._table(entity)
-        done.marked = self._marks.mark(table, gone, "reconcile", at)
+        """Act on differences whose `gone` the portal has confirmed."""
+        if found.gone:
+            self._mark(entity, sides, found.gone, "reconcile", done)
+        elif entity.doubtful:
+            self._gone_twice(entity, [], done)
         if found.missing or found.missing_ranges:
-            done.loaded = self._heal(entity, table, found.missing, found.missing_ranges)
-            done.restored = self._marks.restore(table, self._now(), found.missing)
+            table = self._table(entity)
+            done.loaded += self._heal(entity, table, found.missing, found.missing_ranges)
+            done.restored += self._marks.restore(table, self._now(), found.missing)
             done.restored += self._marks.restore(table, self._now())
+
+    def _mark(
+        self, entity: Entity, sides: Sides, gone: Sequence[int], source: Source, done: Compared
+    ) -> None:
+        """Mark rows that the portal, asked for them, does not have."""
+        at = self._now()
+        self._allow(entity, len(gone), sides.count())
+        table = self._table(entity)
+        if "CATEGORY_ID" in {c.name for c in table.columns}:
+            self._allow_funnels(entity, sides, gone)
+        if entity.doubtful and source == "reconcile":
+            gone = self._gone_twice(entity, gone, done)
+        done.marked += self._marks.mark(table, gone, source, at)
 
     def _gone_twice(self, entity: Entity, gone: Sequence[int], done: Compared) -> list[int]:
         """Those that were gone at the comparison before, too."""
         name = f"bitrix24/gone/{entity.name}"
         text, _ = self._warehouse.notes([name]).get(name, ("[]", None))
         earlier = set(json.loads(text))
-        self._warehouse.note(name, json.dumps(sorted(gone)))
+        if set(gone) != earlier:
+            self._warehouse.note(name, json.dumps(sorted(gone)))
         twice = [i for i in gone if i in earlier or self._confirmed]
         done.waiting = len(gone) - len(twice)
         return twice
@@ -256,41 +473,56 @@ def counted_entities(warehouse: WarehouseResource) -> list[Entity]:
     return [*(e for e in ENTITIES if e.reconciled), *(smart_process(n, "") for n in numbers)]
 
 
-def rights(client: Bitrix24Client) -> dict[str, list[str]]:
-    """What the credential may see, as sets of names; what the portal does not tell is left out."""
-    asked = [("profile", {}), ("scope", {}), ("crm.category.list", {"entityTypeId": 2})]
-    profile, scopes, funnels = client.call_many(asked)
+def rights(client: Bitrix24Client, funnels_of: Mapping[str, int]) -> dict[str, list[str]]:
+    """What the credential may see, as sets of names; what the portal does not tell is left out.
+
+    `funnels_of`: table -> entityTypeId.
+    """
+    asked = [("crm.category.list", {"entityTypeId": n}) for n in funnels_of.values()]
+    profile, scopes, *funnels = client.call_many([("profile", {}), ("scope", {}), *asked])
     found: dict[str, list[str]] = {}
     if isinstance(profile, dict):
         found["rights"] = ["administrator"] if profile.get("ADMIN") in (True, "Y", "1", "true") else []
     if isinstance(scopes, list):
         found["scopes"] = sorted(map(str, scopes))
-    if not isinstance(funnels, CommandError) and isinstance(funnels, dict):
-        listed = funnels.get("categories") or []
-        found["funnels of deals"] = sorted(str(row.get("id")) for row in listed if isinstance(row, dict))
+    for table, answer in zip(funnels_of, funnels, strict=True):
+        if isinstance(answer, dict):
+            listed = answer.get("categories") or []
+            found[FUNNELS + table] = sorted(str(row.get("id")) for row in listed if isinstance(row, dict))
+        elif isinstance(answer, CommandError) and answer.code not in NOT_HERE:
+            found[FUNNELS + table] = []
     return found
 
 
-def lost_rights(now: dict[str, list[str]], before: dict[str, list[str]]) -> list[str]:
-    """What the credential could see before and cannot see now, in words."""
-    return [
-        f"{kind}: {', '.join(sorted(set(before[kind]) - set(now[kind])))}"
-        for kind in before
-        if kind in now and set(before[kind]) - set(now[kind])
-    ]
+def lost_rights(now: Mapping[str, list[str]], before: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """What the credential could see before and cannot see now."""
+    both = {kind: sorted(set(before[kind]) - set(now[kind])) for kind in before if kind in now}
+    return {kind: lost for kind, lost in both.items() if lost}
 
 
 def guard_rights(client: Bitrix24Client, warehouse: WarehouseResource, *, confirmed: bool) -> None:
     """Raise if the credential sees less than at the comparison before, unless that is `confirmed`."""
-    now = rights(client)
+    tables = {e.name: e.entity_type_id for e in counted_entities(warehouse)}
+    funnels_of = {t: n for t, n in tables.items() if n and (n == DEALS or n >= SMART_INVOICES)}
+    now = rights(client, funnels_of)
     text, _ = warehouse.notes([RIGHTS_NOTE]).get(RIGHTS_NOTE, ("{}", None))
     before = json.loads(text)
-    lost = lost_rights(now, before)
+    lost = {k: v for k, v in lost_rights(now, before).items() if _matters(warehouse, k, v)}
     if lost and not confirmed:
+        said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in lost.items())
         raise PermanentSourceError(
-            f"The webhook's user sees less than at the last comparison ({'; '.join(lost)}), so rows that are "
-            "missing may be hidden rather than deleted, and nothing was marked. Give the rights back, or "
-            "confirm the change: `svod reconcile --confirm`."
+            f"The webhook's user sees less than at the last comparison ({said}), so rows that are missing "
+            "may be hidden rather than deleted, and nothing was marked. Give the rights back, or confirm the "
+            "change: `svod reconcile --confirm`."
         )
     if now != before:
         warehouse.note(RIGHTS_NOTE, json.dumps(before | now))
+
+
+def _matters(warehouse: WarehouseResource, kind: str, lost: Sequence[str]) -> bool:
+    """Whether rows are at stake: a funnel without any may have been deleted."""
+    if not kind.startswith(FUNNELS):
+        return True
+    view = f"bi.{quote(kind.removeprefix(FUNNELS))}"
+    sql = f"SELECT count() FROM {view} WHERE has({{lost:Array(String)}}, toString(ifNull(CATEGORY_ID, '')))"
+    return bool(warehouse.query(sql, {"lost": list(lost)})[0][0])

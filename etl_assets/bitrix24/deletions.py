@@ -65,7 +65,7 @@ class Marks:
         """Mark those of the rows that are here and not marked yet; how many. `at` is the portal's clock."""
         row = f"formatRowNoNewline('JSONEachRow', {', '.join(quote(n) for n, _, _ in table.definitions())})"
         key, moment, count = quote(table.key[0]), _moment(at), 0
-        for listed in _listed(ids):
+        for listed in listed_ids(ids):
             values = f"{literal(table.name)}, {key}, {moment}, {literal(source)}, NULL, {row}"
             where = f"{key} IN ({listed}) AND {table.alive_sql}"
             count += self._insert(f"{values}, toDateTime({moment})", f"{table.sql_name} FINAL WHERE {where}")
@@ -78,7 +78,7 @@ class Marks:
         """
         key, count = quote(table.key[0]), 0
         later = f"r.seen {'>' if ids is None else '>='} toDateTime(m.detected_at)"
-        for listed in _listed(ids) if ids is not None else [f"{_OPEN} = {literal(table.name)}"]:
+        for listed in listed_ids(ids) if ids is not None else [f"{_OPEN} = {literal(table.name)}"]:
             rows = f"SELECT {key} AS id, {LOADED_AT} AS seen FROM {table.sql_name} FINAL"
             rows += f" WHERE {key} IN ({listed})"
             count += self._insert(
@@ -96,7 +96,8 @@ class Marks:
         return count
 
 
-def _listed(ids: Sequence[int]) -> Iterator[str]:
+def listed_ids(ids: Sequence[int]) -> Iterator[str]:
+    """SQL lists of the ids, each of a bearable length."""
     for start in range(0, len(ids), IDS_PER_QUERY):
         yield ", ".join(literal(str(i)) for i in ids[start : start + IDS_PER_QUERY])
 

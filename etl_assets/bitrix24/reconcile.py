@@ -2,11 +2,13 @@
 
 Pure: no network, no warehouse. A range is (lo, hi], `hi` None meaning without end. Counting costs one command
 of a batch, so a million rows with a few hundred differences take some fifty requests, and none take one.
+Where rows cannot be counted, or counts may hide one row gone and one missing, `swept` compares ids that were
+all read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -43,8 +45,6 @@ class Differences:
     gone: list[int] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     missing_ranges: list[Range] = field(default_factory=list)
-    rows_there: int = 0
-    rows_here: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.gone or self.missing or self.missing_ranges)
@@ -71,20 +71,17 @@ class _Node:
         return wanted if self.lo < wanted < self.hi else half
 
 
-def differences(sides: Sides, edges: Sequence[int], allow: Callable[[int, int], None]) -> Differences:
-    """Compare both sides within `edges` (ascending, the last one at least the highest id of the warehouse)
-    and above them.
-
-    `allow(rows there, rows here)` is called after the first counts, and raises to stop. Rows above the last
-    edge are ones that the source has got since.
-    """
+def ranges_of(edges: Iterable[int]) -> list[Range]:
+    """The ranges between the edges, from 0 on, and the one above the last, without end."""
     bounds = sorted({0, *edges})
-    ranges: list[Range] = [*pairwise(bounds), (bounds[-1], None)]
+    return [*pairwise(bounds), (bounds[-1], None)]
+
+
+def differences(sides: Sides, ranges: Sequence[Range]) -> Differences:
+    """Compare both sides within ranges that seem to differ; the last of all, which has no end, may be one."""
     nodes = _counted_here(sides, ranges)
     _ask(sides, nodes)
-    found = Differences(rows_here=sum(n.here for n in nodes))
-    found.rows_there = sum(n.there or 0 for n in nodes[:-1])
-    allow(found.rows_there, found.rows_here)
+    found = Differences()
     settled: list[_Node] = []
     while nodes := [n for n in nodes if n.there != n.here]:
         open_nodes: list[_Node] = []
@@ -98,6 +95,15 @@ def differences(sides: Sides, edges: Sequence[int], allow: Callable[[int, int], 
         nodes = _halved(sides, open_nodes)
     _compare(sides, settled, found)
     return found
+
+
+def swept(there: set[int], here: Sequence[int], within: Range, found: Differences) -> None:
+    """Add to `found` how all ids of a range differ."""
+    found.gone += [i for i in here if i not in there]
+    if here:
+        found.missing += sorted(there.difference(here))
+    elif there:
+        found.missing_ranges.append(within)
 
 
 def _counted_here(sides: Sides, ranges: Sequence[Range]) -> list[_Node]:

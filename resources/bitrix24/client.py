@@ -26,6 +26,14 @@ ODD_PAGES = 4  # so many pages in a row that disagree with their count end the r
 LOG = logging.getLogger("svod.bitrix24")
 
 
+class OddCounts(TransientSourceError):
+    """Pages and the portal's counts of their rows keep disagreeing: nothing can be concluded from them."""
+
+
+class Uncounted(OddCounts):
+    """The portal lists rows and does not count them."""
+
+
 class Bitrix24Client:
     """Reads one portal through an inbound webhook or as an application; complete or it raises.
 
@@ -158,7 +166,8 @@ class Bitrix24Client:
         """Yield (index of the filter, ids of its first page, how many rows the portal counts for it).
 
         The pages of all filters travel together. A page that does not agree with its count (cut short, or
-        changed meanwhile) is asked for again. Raises the failure of any of them that the portal refuses.
+        changed meanwhile) is asked for again, then OddCounts is raised. Raises the failure of any of them that
+        the portal refuses.
         """
         jobs = (self._ids_job(call, filters[i], i) for i in range(len(filters)))
         more: deque[Job] = deque()
@@ -172,7 +181,8 @@ class Bitrix24Client:
                     continue
                 odd[job.key] += 1
                 if odd[job.key] >= ODD_PAGES:
-                    raise TransientSourceError(
+                    kind = OddCounts if total else Uncounted
+                    raise kind(
                         f"Bitrix24 {call.method}: a page and the portal's count of its rows disagree, so "
                         "nothing can be concluded from them."
                     )

@@ -8,6 +8,7 @@ COMMAND_KINDS = {
     "nested_error",
     "drop_label",
     "short_page",
+    "no_total",
     "duplicate_row",
     "ignore_filter",
     "repeat_page",
@@ -23,7 +24,8 @@ class Fault:
     Request kinds: `status` (options status, code, description), `html` (status), `timeout` (seconds,
     then the connection closes), `reset`, `truncate` (share of the body kept), `redirect` (location).
     Command kinds: `nested_error` (code, description, status), `drop_label`, `short_page` (rows removed),
-    `duplicate_row`, `ignore_filter` (keys; all when absent), `repeat_page`, `odd_empties`, `locale_dates`.
+    `no_total`, `duplicate_row`, `ignore_filter` (keys; all when absent), `repeat_page`, `odd_empties`,
+    `locale_dates`.
     """
 
     action: str

@@ -108,7 +108,8 @@ def fetch(call: Call, table: Table, rules: FilterRules, default_order: Order) ->
     if call.fault("duplicate_row") and positions:
         positions = [portal.last_pages.get(table.key, positions)[-1], *positions[: PAGE - 1]]
     portal.last_pages[table.key] = positions
-    return Page(positions, page.total, page.next_start, page.counted)
+    total = None if call.fault("no_total") else page.total
+    return Page(positions, total, page.next_start, page.counted)
 
 
 def finish(call: Call, table: Table, page: Page, rows: list[bytes], wrapper: str | None) -> Result:

@@ -84,6 +84,7 @@ SCHEDULES = {
     "bitrix24_health": "50 * * * *",
     "bitrix24_reconciliation": "30 3 * * *",
     "bitrix24_structure": "30 2 * * *",
+    "bitrix24_sweep": "30 4 * * 0",
     "bitrix24_work": "*/15 * * * *",
 }
 

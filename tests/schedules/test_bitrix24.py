@@ -15,6 +15,7 @@ from etl_assets.loading import FEED_TAG
 from tests.etl_assets.house import QUIET, ZONE, House, day, failures, house, key, small_portal
 
 Settings = Callable[..., dg.Definitions]
+APART = ("bitrix24_checks", "bitrix24_reconciliation", "bitrix24_sweep", "bitrix24_health")
 NAMES = {
     FEED: "bitrix24_change_feed",
     WORK: "bitrix24_work",
@@ -50,7 +51,7 @@ def crons(defs: dg.Definitions) -> dict[str, str]:
     return {
         name: str(schedule.cron_schedule)
         for schedule in schedules(defs).values()
-        if schedule.name not in ("bitrix24_checks", "bitrix24_reconciliation", "bitrix24_health")
+        if schedule.name not in APART
         for name in assets_of(defs, schedule.job_name)
     }
 
@@ -174,6 +175,16 @@ def test_a_tick_is_skipped_while_the_last_run_goes_on(place: House):
     assert run.run_id[:8] in found.skip_message
     place.instance.report_run_failed(run)
     assert evaluated(place.defs, NAMES[FEED], place.instance).run_requests
+
+
+def test_the_weekly_run_reads_all_ids(place: House):
+    (request,) = evaluated(place.defs, "bitrix24_sweep", place.instance).run_requests
+    job = place.defs.resolve_job_def(schedules(place.defs)["bitrix24_sweep"].job_name)
+    result = job.execute_in_process(
+        instance=place.instance, run_config={**QUIET, **request.run_config}, raise_on_error=False
+    )
+    assert result.success, failures(result)
+    assert "every id was read" in str(place.metadata("deleted_objects")["compared"])
 
 
 def test_the_nightly_checks_run_by_themselves(place: House):

@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield place
 
 
-def reconcile(place: House, *entities: str) -> None:
+def reconcile(place: House, *entities: str, sweep: bool = False) -> None:
     """A comparison that believes what it finds at once, also of tasks."""
     place.portal.clock.advance(60)
     config = {"ops": {"bitrix24__deleted_objects": {"config": {"entities": list(entities), "confirm": True}}}}
@@ -140,3 +140,15 @@ def test_what_is_compared_by_its_own_ids_goes_with_nobody():
     deal = next(e for e in ENTITIES if e.name == "crm_deal")
     with pytest.raises(ValueError, match="crm_deal"):
         replace(deal, goes_with=Owner("COMPANY_ID", "crm_company"))
+
+
+def test_a_smart_process_that_is_gone_stops_nobody(place: House):
+    number = place.portal.add_smart_process("short-lived", items=3)["entityTypeId"]
+    place.refresh_smart_processes()
+    place.feed(f"crm_dynamic_items_{number}")
+    for item in place.live(number):
+        place.portal.delete(number, item)
+    place.portal.delete_smart_process(number)
+    reconcile(place, f"crm_dynamic_items_{number}", "crm_lead", sweep=True)
+    reconcile(place, f"crm_dynamic_items_{number}", "crm_lead")
+    assert "no longer has this smart process" in str(place.metadata("deleted_objects")["compared"])
