@@ -347,6 +347,7 @@ SNAPSHOTS = (
         name="user",
         about="Users of the portal; dismissed ones have ACTIVE = N. The portal gives no bots and no guests.",
         method="user.get",
+        fields_method="user.fields",
         strategy="list",
         cron=DICTIONARIES,
         paging="sequential",

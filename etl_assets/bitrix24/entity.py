@@ -30,11 +30,12 @@ Strategy = Literal[
     "per_kind",
     "user_fields",
     "enum_labels",
-    "elapsed",
     "calendar",
     "open_line_messages",
     "work_time",
+    "lists",
     "list_fields",
+    "list_sections",
     "universal_list",
 ]
 
@@ -71,7 +72,8 @@ class Entity:
     `cursor` is the id's name in filters and `id_key` in answers, where they are not the key; `modified_key`
     the same for `modified`. `camel`: answers spell the names of the field list in camelCase. `counted`: rows
     can be counted by id range, so that rows that are gone are found. `lookback`: so far back a tick reads
-    again, since rows change without a change time. `goes_with`: a row leaves the `bi` view with
+    again, since rows change without a change time. `backdated`: new rows may carry a time of long ago, so a
+    tick also reads those with higher ids than are here. `goes_with`: a row leaves the `bi` view with
     this owner and comes back with it; an entity whose own ids are compared follows those instead. `costly`: a
     first load asks for every owner, so a demo leaves it out. `kind`: what some strategies tell entities apart
     by.
@@ -93,10 +95,11 @@ class Entity:
     cursor: str = ""
     id_key: str = ""
     modified_key: str = ""
-    sort_style: Literal["order", "sort_order"] = "order"
+    sort_style: Literal["order", "sort_order", "positional"] = "order"
     among: Literal["@", "=", ""] = "@"
     counted: bool = False
     lookback: timedelta = timedelta(0)
+    backdated: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
     items: str | None = None
     paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -11,13 +11,16 @@ import orjson
 
 from etl_assets.bitrix24.entities import OWNER_CODES
 from etl_assets.bitrix24.reading import EntityReader, code_of, rows_in
-from etl_assets.bitrix24.structure import DATABASE, failure
+from etl_assets.bitrix24.structure import DATABASE
 from etl_assets.loading import OVERLAP, Batch, Bounds
 from resources.bitrix24 import CommandError, ListCall, Window
+from resources.bitrix24.envelope import whole_number
+from resources.bitrix24.faults import is_gone
 from resources.clickhouse import Table
-from resources.clickhouse.table import LOADED_AT, quote
+from resources.clickhouse.table import LOADED_AT, literal, quote
 
 OWNERS_PER_COMMAND = 50
+CHATS_AT_ONCE = 500  # their messages are in memory together
 CHANGE_TIMES = ("DATE_MODIFY", "UPDATED_TIME", "LAST_UPDATED", "CHANGED_DATE", "DATE_UPDATE")
 OWNER = "$owner"  # stands for the owner's id in an entity's parameters
 
@@ -72,6 +75,20 @@ class ChildReader(EntityReader):
         landed, mark = found
         return landed, mark - OVERLAP if mark else None
 
+    def _of_owners(
+        self,
+        type_: str,
+        owners: Sequence[str],
+        call: ListCall,
+        asked: Sequence[Mapping[str, Any]],
+        bounds: Bounds,
+    ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Rows of owners of one type. An owner that may not be read keeps the rows that are here."""
+        denied: dict[int, CommandError] = {}
+        yield from self._of_each(call, asked, bounds, denied)
+        kept = {owners[index] for index in denied}
+        self._owners[type_] = [owner for owner in self._owners[type_] if owner not in kept]
+
     def after(self, table: Table) -> Callable[[Bounds, datetime], None] | None:
         def retire(bounds: Bounds, source_time: datetime) -> None:
             for owner_type, owners in self._owners.items():
@@ -89,9 +106,11 @@ class LinksReader(ChildReader):
 
     # An owner whose own row names nobody has no links: it need not be asked. The first of these columns that
     # the owner's table has tells.
+    ONE: ClassVar = "ifNull({}, '0') NOT IN ('', '0')"
+    CONTACTS: ClassVar = {"CONTACT_IDS": "notEmpty({})", "CONTACT_ID": ONE}
     NAMES: ClassVar = {
-        "CONTACT_ID": {"CONTACT_IDS": "notEmpty({})", "CONTACT_ID": "ifNull({}, '0') NOT IN ('', '0')"},
-        "COMPANY_ID": {"COMPANY_ID": "ifNull({}, '0') NOT IN ('', '0')"},
+        **dict.fromkeys(("crm_deal", "crm_lead", "crm_quote"), CONTACTS),
+        "crm_contact": {"COMPANY_ID": ONE},
     }
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
@@ -102,13 +121,13 @@ class LinksReader(ChildReader):
         asked = [{"id": int(owner)} for owner in linked]
         yield from self._records(
             {**row, self.entity.owner: linked[i]}
-            for i, rows in self.client.children(call, asked)
+            for i, rows in self._of_owners("", linked, call, asked, bounds)
             for row in rows
         )
 
     def _names_somebody(self, parent: str) -> str:
         present = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": parent})}
-        tests = self.NAMES[self.entity.key[-1]].items()
+        tests = self.NAMES.get(parent, {}).items()
         return next((test.format(quote(column)) for column, test in tests if column in present), "1")
 
 
@@ -145,20 +164,24 @@ class OwnedReader(ChildReader):
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         owners = self._changed_owners(self.entity.parents[0], bounds)
-        self._owners = {"": owners}
-        yield from self._records(self._rows_of(owners))
+        yield from self._records(
+            {**row, self.entity.owner: owner} for owner, row in self._rows_of(owners, bounds)
+        )
 
-    def _rows_of(self, owners: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def _rows_of(self, owners: Sequence[str], bounds: Bounds) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(owner, row)"""
         entity = self.entity
         key = entity.key[-1]
         call = ListCall(entity.method, items=entity.items, paging=entity.paging, cursor=key, id_key=key)
         asked = [asked_of(entity.params, int(owner)) for owner in owners]
-        for index, rows in self.client.children(call, asked):
-            yield from ({**row, entity.owner: owners[index]} for row in rows)
+        self._owners = {"": list(owners)}
+        for index, rows in self._of_owners("", owners, call, asked, bounds):
+            yield from ((owners[index], row) for row in rows)
 
 
 class EveryOwnerReader(OwnedReader):
-    """A snapshot of the lists of all owners; with `kind` «and 0» also of an owner 0."""
+    """A snapshot of the lists of all owners; with `kind` «and 0» also of an owner 0. Rows that name their
+    owner keep that name: the planner of owner 0 belongs to the credential's user."""
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         parent = self.entity.parents[0]
@@ -169,7 +192,9 @@ class EveryOwnerReader(OwnedReader):
             else []
         )
         owners = [row[0] for row in rows] + (["0"] if self.entity.kind else [])
-        yield from self._records(self._rows_of(owners))
+        yield from self._records(
+            {self.entity.owner: owner, **row} for owner, row in self._rows_of(owners, bounds)
+        )
 
 
 class CommentsReader(ChildReader):
@@ -186,7 +211,9 @@ class CommentsReader(ChildReader):
             owners = self._active(number, bounds)
             self._owners[kind] = owners
             asked = [{"filter": {"ENTITY_ID": int(o), "ENTITY_TYPE": kind}} for o in owners]
-            yield from self._records(row for _, rows in self.client.children(call, asked) for row in rows)
+            yield from self._records(
+                row for _, rows in self._of_owners(kind, owners, call, asked, bounds) for row in rows
+            )
 
     def _active(self, number: int, bounds: Bounds) -> list[str]:
         """Owners of one type in whose timeline something happened; where the type keeps no such time, those
@@ -218,38 +245,84 @@ class OpenLineReader(ChildReader):
     """Messages of open lines: CRM objects with open-line activities lead to chats, chats to messages."""
 
     PROVIDER = "IMOPENLINES_SESSION"
+    TYPE = (
+        "transform(toInt64OrZero(toString(OWNER_TYPE_ID)), "
+        "[1, 2, 3, 4], ['LEAD', 'DEAL', 'CONTACT', 'COMPANY'], '')"
+    )
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         chosen = f"PROVIDER_ID = '{self.PROVIDER}'"
-        activities = self._changed_owners("crm_activity", bounds, chosen)
-        objects = self._objects(activities)
+        objects = self._objects(self._changed_owners("crm_activity", bounds, chosen))
         chats = self._chats(objects)
-        asked = [(self.entity.method, {"CHAT_ID": chat}) for chat in chats]
-        for (chat, (kind, number)), answer in zip(chats.items(), self.client.call_many(asked), strict=True):
+        denied: dict[int, CommandError] = {}
+        read = set[int]()
+        for chat, answer in self._history([{"CHAT_ID": chat} for chat in chats]):
             if isinstance(answer, CommandError):
-                raise failure(self.entity, answer)
-            fixed = {"CHAT_ID": str(chat), "CRM_ENTITY_TYPE": kind, "CRM_ENTITY": number}
-            fixed["SESSION_ID"] = answer.get("sessionId") or answer.get("SESSION_ID")
-            yield from self._records({**row, **fixed} for row in rows_in(answer, "message"))
+                denied[chat["CHAT_ID"]] = self._refused(answer)
+            else:
+                yield from self._records(self._messages(answer, chat["CHAT_ID"], *chats[chat["CHAT_ID"]]))
+        for _, answer in self._history([{"SESSION_ID": n} for n in self._sessions(chats[c] for c in denied)]):
+            chat = whole_number(answer.get("chatId")) if isinstance(answer, Mapping) else None
+            if chat in denied:
+                read.add(chat)
+                yield from self._records(self._messages(answer, chat, *chats[chat]))
+        self._tell_denied([e for c, e in denied.items() if c not in read], len(chats), bounds)
+
+    def _history(self, asked: Sequence[dict[str, int]]) -> Iterator[tuple[dict[str, int], Any]]:
+        """(what was asked, its answer)."""
+        for start in range(0, len(asked), CHATS_AT_ONCE):
+            part = asked[start : start + CHATS_AT_ONCE]
+            answers = self.client.call_many([(self.entity.method, params) for params in part])
+            yield from zip(part, answers, strict=True)
+
+    def _messages(self, answer: Any, chat: int, kind: str, number: str) -> Iterator[dict[str, Any]]:
+        session = answer.get("sessionId") if isinstance(answer, Mapping) else None
+        fixed = {
+            "CHAT_ID": str(chat),
+            "SESSION_ID": session,
+            "CRM_ENTITY_TYPE": kind,
+            "CRM_ENTITY": number,
+        }
+        yield from ({**row, **fixed} for row in rows_in(answer, "message"))
+
+    def _sessions(self, objects: Iterable[tuple[str, str]]) -> list[int]:
+        """Sessions of the objects: who is no member of a chat may still read its sessions. The activity of a
+        session names it."""
+        listed = ", ".join(f"({literal(kind)}, {literal(number)})" for kind, number in sorted(set(objects)))
+        if not listed or ("ASSOCIATED_ENTITY_ID",) not in self.warehouse.query(
+            _COLUMNS, {"t": "crm_activity"}
+        ):
+            return []
+        found = self.warehouse.query(
+            "SELECT DISTINCT toInt64OrZero(toString(ASSOCIATED_ENTITY_ID)) AS session FROM bi.crm_activity "
+            f"WHERE PROVIDER_ID = '{self.PROVIDER}' AND session > 0 "
+            f"AND ({self.TYPE}, toString(OWNER_ID)) IN ({listed}) ORDER BY session"
+        )
+        return [int(session) for (session,) in found]
 
     def _objects(self, activities: Sequence[str]) -> list[tuple[str, str]]:
-        types = "toInt64OrZero(toString(OWNER_TYPE_ID))"
-        names = f"transform({types}, [1, 2, 3, 4], ['LEAD', 'DEAL', 'CONTACT', 'COMPANY'], '')"
         found: set[tuple[str, str]] = set()
         for start in range(0, len(activities), 5000):
             listed = ", ".join(f"'{int(a)}'" for a in activities[start : start + 5000])
-            sql = f"SELECT DISTINCT {names}, toString(OWNER_ID) FROM bi.crm_activity WHERE ID IN ({listed})"
+            sql = (
+                f"SELECT DISTINCT {self.TYPE}, toString(OWNER_ID) FROM bi.crm_activity WHERE ID IN ({listed})"
+            )
             found |= {(kind, number) for kind, number in self.warehouse.query(sql) if kind and number}
         return sorted(found)
 
     def _chats(self, objects: Sequence[tuple[str, str]]) -> dict[int, tuple[str, str]]:
         asked = [
-            ("imopenlines.crm.chat.get", {"CRM_ENTITY_TYPE": kind, "CRM_ENTITY": int(n), "ACTIVE_ONLY": "N"})
+            (
+                "imopenlines.crm.chat.get",
+                {"CRM_ENTITY_TYPE": kind.lower(), "CRM_ENTITY": int(n), "ACTIVE_ONLY": "N"},
+            )
             for kind, n in objects
         ]
         chats: dict[int, tuple[str, str]] = {}
         for source, answer in zip(objects, self.client.call_many(asked), strict=True):
             if isinstance(answer, CommandError):
-                raise failure(self.entity, answer)
+                if not is_gone(answer):
+                    self._refused(answer)
+                continue
             chats.update({int(row["CHAT_ID"]): source for row in rows_in(answer, None)})
         return chats

@@ -21,9 +21,10 @@ READERS: dict[Strategy, type[EntityReader]] = {
     "every_owner": owned.EveryOwnerReader,
     "open_line_messages": owned.OpenLineReader,
     "per_kind": work_reading.PerKindReader,
-    "elapsed": work_reading.ElapsedReader,
     "calendar": work_reading.CalendarReader,
     "work_time": work_reading.WorkTimeReader,
+    "lists": work_reading.ListsReader,
     "list_fields": work_reading.ListFieldsReader,
+    "list_sections": work_reading.ListSectionsReader,
     "universal_list": work_reading.UniversalListReader,
 }

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -14,16 +15,17 @@ import orjson
 
 from etl_assets.bitrix24.entities import OBJECTS, Entity
 from etl_assets.bitrix24.facts import RunFacts
-from etl_assets.bitrix24.structure import failure, list_call, relations_call
+from etl_assets.bitrix24.structure import DATABASE, failure, list_call, relations_call
 from etl_assets.loading import Batch, Bounds, Spent
 from resources.bitrix24 import CommandError, ListCall, RecordBatch, Window
+from resources.bitrix24.envelope import mark_false
+from resources.bitrix24.faults import is_denied, is_gone
 from resources.clickhouse import Table, WarehouseResource
-from resources.clickhouse.table import literal
+from resources.clickhouse.table import literal, quote
 
 ROWS_PER_BATCH = 2500
 # Answers that mean "this type has no such thing", not "something went wrong".
 NOT_HERE = frozenset({"ENTITY_TYPE_NOT_SUPPORTED", "NOT_FOUND"})
-NO_RIGHT = frozenset({"ACCESS_DENIED"})
 
 
 class EntityReader:
@@ -101,10 +103,37 @@ class EntityReader:
         for row in rows:
             pending.append(orjson.dumps(row))
             if len(pending) >= ROWS_PER_BATCH:
-                yield Batch(b"\n".join(pending), len(pending), at)
+                yield Batch(mark_false(b"\n".join(pending)), len(pending), at)
                 pending = []
         if pending:
-            yield Batch(b"\n".join(pending), len(pending), at)
+            yield Batch(mark_false(b"\n".join(pending)), len(pending), at)
+
+    def _of_each(
+        self,
+        call: ListCall,
+        owners: Sequence[Mapping[str, Any]],
+        bounds: Bounds,
+        denied: dict[int, CommandError] | None = None,
+    ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Yield (index of the owner, all its rows); owners that may not be read are noted in `denied`."""
+        denied = {} if denied is None else denied
+        yield from self.client.children(call, owners, denied.__setitem__)
+        self._tell_denied(list(denied.values()), len(owners), bounds)
+
+    def _refused(self, error: CommandError) -> CommandError:
+        """The error, if it concerns what was asked for and nothing else; any other is raised."""
+        if is_denied(error):
+            return error
+        raise failure(self.entity, error)
+
+    def _tell_denied(self, denied: Sequence[CommandError], asked: int, bounds: Bounds) -> None:
+        """One owner that may not be read must not keep the others back; a full load of which nothing may be
+        read is a failure."""
+        if not denied:
+            return
+        if len(denied) == asked and bounds.since is None:
+            raise failure(self.entity, denied[0])
+        self.log(f"{len(denied)} of {asked} may not be read and are left as they are: {denied[0].message}")
 
 
 def _batch(found: RecordBatch) -> Batch:
@@ -194,14 +223,28 @@ class CatalogReader(VariantsReader):
     """Products, offers or services: one list a catalog. Properties become one JSON column."""
 
     def variants(self) -> list[tuple[str, ListCall]]:
+        return self._variants
+
+    @cached_property
+    def _variants(self) -> list[tuple[str, ListCall]]:
         offers = self.entity.kind == "offers"
+        catalogs = [number for number, parent in self.facts.catalogs() if offers == bool(parent)]
         names = [c.source for c in self.entity.columns if c.source != "properties"]
-        select = [*names, "*", "property*"]
+        method = f"{self.entity.method.removesuffix('list')}getFieldsByFilter"
+        described = self.client.call_many([(method, {"filter": {"iblockId": n}}) for n in catalogs])
         return [
-            (str(catalog), listed(self.entity, {"select": select, "filter": {"iblockId": catalog}}))
-            for catalog, parent in self.facts.catalogs()
-            if offers == bool(parent)
+            (str(number), listed(self.entity, {"select": names + properties, "filter": {"iblockId": number}}))
+            for number, properties in zip(catalogs, map(self._properties, described), strict=True)
         ]
+
+    def _properties(self, described: Any) -> list[str]:
+        """Names of a catalog's properties, each of which has to be asked for."""
+        if isinstance(described, CommandError):
+            self.log(f"{self.entity.name}: its properties are not known: {described.message}")
+            return ["property*"]  # not documented, but honoured by some portals
+        wrapper = (self.entity.items or "").removesuffix("s")
+        fields = described.get(wrapper, described) if isinstance(described, Mapping) else {}
+        return [name for name in fields if _PROPERTY.fullmatch(name)]
 
     def parts(self) -> list[tuple[ListCall, str]]:
         return [(call, f"iblockId = {literal(value)}") for value, call in self.variants()]
@@ -214,8 +257,11 @@ class CatalogReader(VariantsReader):
             yield replace(found, body=self.row(found.body))
 
 
+_PROPERTY = re.compile(r"property\d+")
+
+
 def _with_properties(row: dict[str, Any]) -> dict[str, Any]:
-    properties = {k: row.pop(k) for k in [k for k in row if re.fullmatch(r"property\d+", k)]}
+    properties = {k: row.pop(k) for k in [k for k in row if _PROPERTY.fullmatch(k)]}
     return {**row, "properties": properties}
 
 
@@ -233,8 +279,9 @@ def code_of(error: dg.Failure) -> str:
 
 
 def listed(entity: Entity, params: Mapping[str, Any] | None = None) -> ListCall:
-    """The list call that the entity's row of the table describes."""
-    key = entity.key[0]
+    """The list call that the entity's row of the table describes. Rows with a key of several columns have no
+    id: none of the columns tells them apart."""
+    key = entity.key[0] if len(entity.key) == 1 else ""
     return ListCall(
         entity.method,
         dict(entity.params if params is None else params),
@@ -259,8 +306,18 @@ class ListReader(EntityReader):
         entity = self.entity
         if entity.paging == "single":
             yield from self._records(rows_in(self.client.call(entity.method, entity.params), entity.items))
-        else:
-            yield from self._scan(self.calls()[0], bounds, resume if entity.modified else None)
+            return
+        call = self.calls()[0]
+        newer = bool(entity.backdated and bounds.since and not bounds.until)
+        highest = self._highest() if newer else 0
+        yield from self._scan(call, bounds, resume if entity.modified else None)
+        if newer:
+            yield from self._scan(call.filtered({f">{call.cursor}": highest}), Bounds())
+
+    def _highest(self) -> int:
+        """The highest id that is here."""
+        key, table = quote(self.entity.key[0]), f"{DATABASE}.{quote(self.entity.name)}"
+        return int(self.warehouse.query(f"SELECT max(toInt64OrZero({key})) FROM {table}")[0][0])
 
 
 def rows_in(answer: Any, items: str | None) -> list[Mapping[str, Any]]:
@@ -283,15 +340,11 @@ class ManyCallsReader(EntityReader):
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         asked = self.questions()
         answers = self.client.call_many([call for _, call in asked])
-        refused = 0
-        for (_, (method, params)), answer in zip(asked, answers, strict=True):
-            if isinstance(answer, CommandError):
-                if answer.code not in NOT_HERE | NO_RIGHT:
-                    raise failure(self.entity, answer)
-                refused += answer.code in NO_RIGHT
-                self.log(f"{method} {dict(params)}: {answer.message}")
-        if refused and refused == sum(isinstance(a, CommandError) for a in answers) == len(answers):
-            raise failure(self.entity, next(a for a in answers if isinstance(a, CommandError)))
+        errors = [answer for answer in answers if isinstance(answer, CommandError)]
+        for error in errors:
+            if not (error.code in NOT_HERE or is_gone(error) or is_denied(error)):
+                raise failure(self.entity, error)
+        self._tell_denied([e for e in errors if is_denied(e)], len(asked), bounds)
         yield from self._records(
             {**fixed, **row}
             for (fixed, _), answer in zip(asked, answers, strict=True)

@@ -20,9 +20,11 @@ from resources.bitrix24.fields import (
     columns,
     parse_fields,
     parse_list_fields,
+    parse_titles,
     universal_keys,
 )
 from resources.clickhouse import Column, Table
+from resources.clickhouse.values import JSON, TEXT
 
 DATABASE = "bitrix24"
 HIDDEN = ("CONTACT_IDS", "COMPANY_IDS")  # what classic field lists name and classic list methods never give
@@ -61,8 +63,7 @@ def questions(entity: Entity) -> list[Call]:
     if entity.universal:
         return [("crm.item.fields", {"entityTypeId": entity.entity_type_id})]
     if entity.strategy == "universal_list":
-        kind, _, number = entity.kind.partition("/")
-        return [(entity.fields_method, {"IBLOCK_TYPE_ID": kind, "IBLOCK_ID": int(number)})]
+        return [(entity.fields_method, entity.params)]
     asked: list[Call] = [(entity.fields_method, {})]
     if entity.entity_type_id is not None:
         newest = {"start": -1, "select": ["*", "UF_*"]}
@@ -91,10 +92,17 @@ def describe(entity: Entity, answers: Sequence[Any]) -> Structure:
     if not answers:
         return Structure()
     if isinstance(answers[0], CommandError):
+        if entity.columns:  # the portal's list would only have added to the declared ones
+            return Structure()
         raise failure(entity, answers[0])
+    if entity.columns:
+        return Structure(tuple(parse_titles(answers[0])))
     of_list = entity.strategy == "universal_list"
     fields = parse_list_fields(answers[0]) if of_list else parse_fields(answers[0], upper=entity.universal)
     if entity.camel:
+        # Some names can be selected though the list leaves them out.
+        unlisted = [n for n in entity.select if n not in {f.name for f in fields}]
+        fields += [PortalField(n, n, "array" if n == "TAGS" else "string") for n in unlisted]
         fields = [replace(f, key=camel_name(f.name), user_field=False) for f in fields]
     if not fields:
         raise dg.Failure(f"{entity.method}: the portal gave no field list", allow_retries=True)
@@ -183,10 +191,14 @@ _PRODUCT_ROW_TYPES = {"quantity": "Float64", "discountRate": "Float64", "taxRate
 
 
 def _declared(entity: Entity, structure: Structure) -> tuple[tuple[Column, ...], int | None]:
-    """Declared columns, and behind them the fields that this portal has besides (as text, for they carry
-    no type)."""
+    """Declared columns, and behind them the fields that this portal has besides, as text, for they carry no
+    type; user fields may hold lists."""
     known = {c.name for c in entity.columns}
-    more = tuple(Column(f.name, f.key, comment=f.title) for f in structure.fields if f.name not in known)
+    more = tuple(
+        Column(f.name, f.key, JSON if f.name.startswith("UF_") else TEXT, f.title)
+        for f in structure.fields
+        if f.name not in known
+    )
     return entity.columns + more, None
 
 

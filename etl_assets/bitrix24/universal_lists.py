@@ -9,25 +9,25 @@ from typing import Any, ClassVar
 from etl_assets.bitrix24.entity import DICTIONARIES, Entity
 from etl_assets.bitrix24.found_assets import FoundAssets, State
 from etl_assets.bitrix24.structure import describe
-from etl_assets.bitrix24.work_reading import universal_lists
+from etl_assets.bitrix24.work_reading import UniversalList, universal_lists
 from resources.bitrix24 import Bitrix24Client, CommandError
-from resources.bitrix24.faults import failure
+from resources.bitrix24.faults import failure, is_denied
 
 STATE_KEY = "bitrix24_universal_lists"
 
 
-def universal_list(number: int, kind: str, title: str, *, archived: bool = False) -> Entity:
-    """One list. `kind` is its IBLOCK_TYPE_ID."""
+def universal_list(known: UniversalList, *, archived: bool = False) -> Entity:
+    """One list as an entity."""
     gone = " The portal no longer has the list: the table is kept and nothing loads it." if archived else ""
     return Entity(
-        name=f"lists_{number}",
-        about=f"Elements of the universal list «{title}».{gone}",
+        name=f"lists_{known.number}",
+        about=f"Elements of the universal list «{known.title}».{gone}",
         method="lists.element.get",
         fields_method="lists.field.get",
         strategy="universal_list",
         cron=DICTIONARIES,
-        kind=f"{kind}/{number}",
-        title=title,
+        params=known.params,
+        title=known.title,
         archived=archived,
     )
 
@@ -40,14 +40,18 @@ class UniversalLists(FoundAssets):
 
     def found(self, client: Bitrix24Client) -> State:
         lists = universal_lists(client)
-        asked = [("lists.field.get", {"IBLOCK_TYPE_ID": kind, "IBLOCK_ID": n}) for n, kind, _ in lists]
+        asked = [("lists.field.get", known.params) for known in lists]
         state: State = {}
-        for (number, kind, title), answer in zip(lists, client.call_many(asked), strict=True):
+        for known, answer in zip(lists, client.call_many(asked), strict=True):
             if isinstance(answer, CommandError):
+                if is_denied(answer):  # listed, but not to be read
+                    continue
                 raise failure(answer)
-            structure = describe(universal_list(number, kind, title), [answer])
-            state[str(number)] = {"kind": kind, "title": title, "structure": structure.dump()}
+            about = {"kind": known.kind, "title": known.title, "group": known.group}
+            structure = describe(universal_list(known), [answer])
+            state[str(known.number)] = {**about, "structure": structure.dump()}
         return state
 
     def entity(self, number: int, about: Mapping[str, Any]) -> Entity:
-        return universal_list(number, about["kind"], about["title"], archived=about["archived"])
+        known = UniversalList(number, about["kind"], about["title"], about.get("group", ""))
+        return universal_list(known, archived=about["archived"])

@@ -1,77 +1,29 @@
-"""Readers of entities with ways of their own: elapsed time, calendar, work time, universal lists."""
+"""Readers of entities with ways of their own: calendar, work time, universal lists."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from etl_assets.bitrix24.reading import EntityReader, ManyCallsReader, rows_in
 from etl_assets.loading import Batch, Bounds
-from resources.bitrix24 import PAGE, Bitrix24Client, ListCall
+from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall
+from resources.bitrix24.faults import failure
 from resources.errors import PermanentSourceError
 
-PAGES = 50  # of one request
 CALENDAR_REACH = timedelta(days=365)
-LIST_TYPES = ("lists", "bitrix_processes", "lists_socnet")
+LIST_TYPES = ("lists", "bitrix_processes")
+GROUP_LISTS = "lists_socnet"
 
 
-class ElapsedReader(EntityReader):
-    """`task.elapseditem.getlist`: positional arguments (ORDER, FILTER, SELECT, PARAMS), pages by number.
-
-    Each request asks for pages after the last id read. Pages are only believed if the portal counts the same
-    rows for each of them: otherwise entries came or went meanwhile, and the request is made again.
-    """
-
-    def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        above, attempts = 0, 0
-        while True:
-            rows, totals = self._pages(bounds, above)
-            ids = [int(r["ID"]) for r in rows]
-            if len(set(totals)) > 1 or ids != sorted(set(ids)) or len(ids) != min(totals[0], PAGES * PAGE):
-                attempts += 1
-                if attempts > 5:
-                    raise PermanentSourceError(
-                        f"Bitrix24 {self.entity.method}: pages and counts keep disagreeing."
-                    )
-                continue
-            attempts = 0
-            yield from self._records(rows)
-            if len(rows) >= totals[0]:
-                return
-            above = ids[-1]
-
-    def _pages(self, bounds: Bounds, above: int) -> tuple[list[dict[str, Any]], list[int]]:
-        condition: dict[str, Any] = {">ID": above}
-        if bounds.since:
-            condition[">=CREATED_DATE"] = bounds.since
-        if bounds.until:
-            condition["<CREATED_DATE"] = bounds.until
-        first, total = self._page(condition, 1)
-        rows, totals = list(first), [total]
-        wanted = range(2, min(PAGES, -(-total // PAGE)) + 1)
-        for page, count in self.client.counted(
-            [(self.entity.method, self._arguments(condition, n)) for n in wanted]
-        ):
-            rows += page
-            totals.append(count)
-        return rows, totals
-
-    def _page(self, condition: Mapping[str, Any], number: int) -> tuple[list[dict[str, Any]], int]:
-        return self.client.counted([(self.entity.method, self._arguments(condition, number))])[0]
-
-    def _arguments(self, condition: Mapping[str, Any], number: int) -> dict[str, Any]:
-        paging = {"NAV_PARAMS": {"nPageSize": PAGE, "iNumPage": number}}
-        return {"0": {"ID": "asc"}, "1": dict(condition), "2": ["*"], "3": paging}
-
-
-class CalendarReader(ManyCallsReader):
+class CalendarReader(EntityReader):
     """Calendars or their events, owner by owner: employees, groups, the company."""
 
-    def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
+    def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         owners = [
             ("company_calendar", "0"),
             *self._owners("user", "user"),
@@ -81,8 +33,9 @@ class CalendarReader(ManyCallsReader):
         if self.entity.kind == "events":
             today = self.clock().date()
             window = {"from": str(today - CALENDAR_REACH), "to": str(today + CALENDAR_REACH)}
-        method = self.entity.method
-        return [({}, (method, {"type": kind, "ownerId": owner, **window})) for kind, owner in owners]
+        call = ListCall(self.entity.method, window, paging="single")
+        asked = [{"type": kind, "ownerId": owner} for kind, owner in owners]
+        yield from self._records(row for _, rows in self._of_each(call, asked, bounds) for row in rows)
 
     def _owners(self, kind: str, table: str) -> list[tuple[str, str]]:
         sql = "SELECT count() FROM system.tables WHERE database = 'bi' AND name = {t:String}"
@@ -97,8 +50,6 @@ class PerKindReader(ManyCallsReader):
 
     def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
         method = self.entity.method
-        if self.entity.kind == "list types":
-            return [({}, (method, {"IBLOCK_TYPE_ID": t, "IBLOCK_ORDER": {"ID": "ASC"}})) for t in LIST_TYPES]
         if self.entity.kind == "catalogs":
             order = {"order": {"id": "ASC"}}
             return [({}, (method, {"filter": {"iblockId": i}, **order})) for i, _ in self.facts.catalogs()]
@@ -128,38 +79,85 @@ class PerKindReader(ManyCallsReader):
 
 
 class ListFieldsReader(ManyCallsReader):
-    """Fields, or sections, of every universal list."""
+    """Fields of every universal list, which come as a map."""
 
     def questions(self) -> Sequence[tuple[dict[str, Any], tuple[str, Mapping[str, Any]]]]:
         return [
-            ({"IBLOCK_ID": str(number)}, (self.entity.method, {"IBLOCK_TYPE_ID": kind, "IBLOCK_ID": number}))
-            for number, kind, _ in universal_lists(self.client)
+            ({"IBLOCK_ID": str(known.number)}, (self.entity.method, known.params))
+            for known in universal_lists(self.client)
         ]
 
-    def rows(self, answer: Any) -> list[Mapping[str, Any]]:
-        return rows_in(answer, None)
+
+class ListSectionsReader(EntityReader):
+    """Sections of every universal list."""
+
+    def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
+        lists = universal_lists(self.client)
+        call = ListCall(self.entity.method, paging="single")
+        found = self._of_each(call, [known.params for known in lists], bounds)
+        yield from self._records(
+            {"IBLOCK_ID": str(lists[index].number), **row} for index, rows in found for row in rows
+        )
 
 
-def universal_lists(client: Bitrix24Client) -> list[tuple[int, str, str]]:
-    """(id, type, title) of every universal list, by id. A type that may not be read is left out."""
-    call = ListCall("lists.get", paging="offset")
-    asked = [{"IBLOCK_TYPE_ID": t, "IBLOCK_ORDER": {"ID": "ASC"}} for t in LIST_TYPES]
-    found = [
-        (int(row["ID"]), str(row.get("IBLOCK_TYPE_ID") or ""), str(row.get("NAME") or ""))
-        for _, rows in client.children(call, asked)
-        for row in rows
-    ]
-    return sorted(set(found))
+class ListsReader(EntityReader):
+    """Universal lists of all kinds."""
+
+    def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
+        yield from self._records(row for _, row in listed_lists(self.client))
+
+
+class UniversalList(NamedTuple):
+    """A universal list. `group`: the group that it belongs to, without which the portal refuses it."""
+
+    number: int
+    kind: str
+    title: str
+    group: str = ""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """How methods are told which list is meant."""
+        group = {"SOCNET_GROUP_ID": self.group} if self.group else {}
+        return {"IBLOCK_TYPE_ID": self.kind, "IBLOCK_ID": self.number, **group}
+
+
+def universal_lists(client: Bitrix24Client) -> list[UniversalList]:
+    """Every universal list that may be read, by id."""
+    found = {
+        UniversalList(int(row["ID"]), str(row.get("IBLOCK_TYPE_ID") or ""), str(row.get("NAME") or ""), group)
+        for group, row in listed_lists(client)
+    }
+    return sorted(found)
+
+
+def listed_lists(client: Bitrix24Client) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(group or nothing, the list as the portal tells of it).
+
+    Lists of groups are only told group by group. What may not be read is left out, but if that is everything,
+    the refusal is raised.
+    """
+    groups = ListCall("sonet_group.get", {"ORDER": {"ID": "ASC"}, "IS_ADMIN": "Y"}, paging="offset")
+    try:
+        numbers = [str(row["ID"]) for _, rows in client.children(groups, [{}]) for row in rows]
+    except PermanentSourceError:  # without groups, or the right to them, there still are the other lists
+        numbers = []
+    asked: list[dict[str, Any]] = [{"IBLOCK_TYPE_ID": kind} for kind in LIST_TYPES]
+    asked += [{"IBLOCK_TYPE_ID": GROUP_LISTS, "SOCNET_GROUP_ID": number} for number in numbers]
+    denied: dict[int, CommandError] = {}
+    call = ListCall("lists.get", {"IBLOCK_ORDER": {"ID": "ASC"}}, paging="offset")
+    for index, rows in client.children(call, asked, denied.__setitem__):
+        yield from ((asked[index].get("SOCNET_GROUP_ID", ""), row) for row in rows)
+    if len(denied) == len(asked):
+        raise failure(denied[0])
 
 
 class UniversalListReader(EntityReader):
     """Elements of one list, by offset in the order of ids. Every property is an object {value id: value}."""
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        kind, _, number = self.entity.kind.partition("/")
         params = {
-            "IBLOCK_TYPE_ID": kind,
-            "IBLOCK_ID": int(number),
+            **self.entity.params,
             "SELECT": [f.name for f in self.structure.fields],
             "ELEMENT_ORDER": {"ID": "ASC"},
         }
@@ -171,35 +169,40 @@ class UniversalListReader(EntityReader):
         """Properties without the ids of their values: a list for multiple ones, else the value."""
         for field in self.structure.fields:
             value = row.get(field.key)
-            if field.key.startswith("PROPERTY_") and isinstance(value, dict):
-                values = [v for v in value.values() if v not in (None, "")]
+            if field.key.startswith("PROPERTY_") and isinstance(value, dict | list):
+                given = value.values() if isinstance(value, dict) else value
+                values = [v for v in given if v not in (None, "")]
                 row[field.key] = values if field.multiple else next(iter(values), None)
         return row
 
 
 class WorkTimeReader(EntityReader):
-    """`timeman.record.list` of REST 3.0: one list an employee."""
+    """`timeman.record.list` of REST 3.0: one list an employee, many employees in a request."""
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        for user in self._users():
-            page, rows = 1, self._page(user, 1)
-            while rows:
-                yield from self._records(rows)
-                if len(rows) < PAGE:  # the smallest page that portals are known to cap at
-                    break
-                page += 1
-                rows = self._page(user, page)
+        users, page, denied = self._users(), 1, list[CommandError]()
+        asked = len(users)
+        while users:
+            answers = self.client.call_v3_many([(self.entity.method, self._page(u, page)) for u in users])
+            going_on: list[str] = []
+            for user, answer in zip(users, answers, strict=True):
+                if isinstance(answer, CommandError):
+                    denied.append(self._refused(answer))
+                    continue
+                rows = rows_in(answer, "items")
+                yield from self._records({"userId": user, **row} for row in rows)
+                if len(rows) >= PAGE:  # the smallest page that portals are known to cap at
+                    going_on.append(user)
+            users, page = going_on, page + 1
+        self._tell_denied(denied, asked, bounds)
 
-    def _page(self, user: str, page: int) -> list[Mapping[str, Any]]:
-        answer = self.client.call_v3(
-            self.entity.method,
-            {
-                "filter": [["userId", "=", int(user)]],
-                "order": {"id": "ASC"},
-                "pagination": {"page": page, "limit": PAGE},
-            },
-        )
-        return rows_in(answer, "items")
+    def _page(self, user: str, page: int) -> dict[str, Any]:
+        return {
+            "filter": [["userId", "=", int(user)]],
+            "select": [column.source for column in self.entity.columns],
+            "order": {"id": "ASC"},
+            "pagination": {"page": page, "limit": PAGE},
+        }
 
     def _users(self) -> list[str]:
         sql = "SELECT count() FROM system.tables WHERE database = 'bi' AND name = 'user'"

@@ -32,7 +32,8 @@ class ListCall:
     empty page (for methods that filter a page after cutting it); `offset` follows `next`; `single` is one
     call.
     sort_style: `order` sends {"order": {cursor: "ASC"}}; `sort_order` sends top-level sort and order
-    (user.get).
+    (user.get); `positional` sends order, filter, select and navigation by their places
+    (task.elapseditem.getlist).
     modified_key: the name of `modified` in answers, where it is another.
     among: the operator that takes a list of ids, empty where a plain list means that.
     """
@@ -45,7 +46,7 @@ class ListCall:
     modified: str | None = None
     modified_key: str | None = None
     paging: Literal["keyset", "sequential", "offset", "single"] = "keyset"
-    sort_style: Literal["order", "sort_order"] = "order"
+    sort_style: Literal["order", "sort_order", "positional"] = "order"
     among: Literal["@", "=", ""] = "@"
 
     def ids_only(self) -> "ListCall":

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from resources.bitrix24.calls import PAGE, CommandError, ListCall, RecordBatch, 
 from resources.bitrix24.credentials import Credential, Webhook
 from resources.bitrix24.encode import DateStyle, ListQuery, bracket
 from resources.bitrix24.envelope import BadAnswer, BadShape, decode, rows_of, whole_number
-from resources.bitrix24.faults import failure
+from resources.bitrix24.faults import failure, is_denied, is_gone
 from resources.bitrix24.packing import Job, Packer
 from resources.bitrix24.planner import Slice
 from resources.bitrix24.portal import ClientStats, Command, Outcome, Portal
@@ -22,6 +22,7 @@ from resources.bitrix24.scanning import ALL, Opening, Scan, Scanner
 from resources.errors import PermanentSourceError, TransientSourceError
 from resources.http import Clock
 
+V3_SINGLES = 3  # so few calls of REST 3.0 are not worth a batch that may fail
 ODD_PAGES = 4  # so many pages in a row that disagree with their count end the reading
 LOG = logging.getLogger("svod.bitrix24")
 
@@ -144,21 +145,36 @@ class Bitrix24Client:
                 answers[job.key] = outcome.error if outcome.error else int(outcome.total or 0)
         return answers
 
-    def counted(
-        self, calls: Sequence[tuple[str, Mapping[str, Any]]]
-    ) -> list[tuple[list[dict[str, Any]], int]]:
-        """(rows, how many the portal counts in all) of each call, in its order. Raises the first refusal."""
-        jobs = (Job(i, Command(m, f"{m}?{bracket(params)}")) for i, (m, params) in enumerate(calls))
-        found: list[tuple[list[dict[str, Any]], int]] = [([], 0)] * len(calls)
-        for settled, _ in self._packer.stream(jobs, len(calls)):
-            for job, outcome in settled:
-                rows = self._child_rows(ListCall(job.command.method), outcome)
-                found[job.key] = rows, whole_number(outcome.total) or 0
-        return found
-
     def call_v3(self, method: str, params: Mapping[str, Any]) -> Any:
         """The decoded `result` of one method of REST 3.0, whose address and errors differ."""
         return decode(self._portal.call(f"api/{method}", params).result)
+
+    def call_v3_many(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any | CommandError]:
+        """Results of REST 3.0 in the order of `calls`; a call refused for good is a CommandError.
+
+        A batch of REST 3.0 fails as a whole, so one that is refused is halved, down to single calls.
+        """
+        chunks = [calls[start : start + PAGE] for start in range(0, len(calls), PAGE)]
+        return [answer for chunk in chunks for answer in self._v3(chunk)]
+
+    def _v3(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any | CommandError]:
+        if len(calls) > V3_SINGLES and self._portal.takes_lists:
+            body = [{"method": method, "query": params} for method, params in calls]
+            try:
+                answers = decode(self._portal.call("api/batch", body).result)
+            except PermanentSourceError:
+                half = len(calls) // 2
+                return self._v3(calls[:half]) + self._v3(calls[half:])
+            if isinstance(answers, list) and len(answers) == len(calls):
+                return answers
+        return [self._v3_or_refusal(method, params) for method, params in calls]
+
+    def _v3_or_refusal(self, method: str, params: Mapping[str, Any]) -> Any | CommandError:
+        try:
+            return self.call_v3(method, params)
+        except PermanentSourceError as refused:
+            code = refused.metadata.get("bitrix24/code")
+            return CommandError(method, str(code.value) if code else "", "", str(refused.description))
 
     def ids(
         self, call: ListCall, filters: Sequence[Mapping[str, Any]]
@@ -237,12 +253,16 @@ class Bitrix24Client:
                 yield self._scanner.records(slices, read_at, None)
 
     def children(
-        self, call: ListCall, parents: Sequence[Mapping[str, Any]]
+        self,
+        call: ListCall,
+        parents: Sequence[Mapping[str, Any]],
+        denied: Callable[[int, CommandError], None] | None = None,
     ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Yield (index of the parent, all its rows), in order of completion.
 
         A parent is merged into the call's parameters. Lists over a page go on by id (`keyset`) or by `next`.
-        An element that is gone has no rows.
+        An element that is gone has no rows. `denied` is told of a parent that may not be read, which is then
+        not yielded; without it the refusal is raised.
         """
         partial: dict[int, list[dict[str, Any]]] = {}
         more: deque[Job] = deque()
@@ -250,6 +270,10 @@ class Bitrix24Client:
         for settled, _ in self._packer.stream(jobs, len(parents), more):
             for job, outcome in settled:
                 index = job.key
+                if denied and outcome.error and is_denied(outcome.error):
+                    partial.pop(index, None)
+                    denied(index, outcome.error)
+                    continue
                 rows = self._child_rows(call, outcome)
                 known = partial.setdefault(index, [])
                 goes_on = self._goes_on(call, known, rows, outcome)
@@ -269,10 +293,7 @@ class Bitrix24Client:
     def _child_rows(self, call: ListCall, outcome: Outcome) -> list[dict[str, Any]]:
         if outcome.raw is None:
             assert outcome.error is not None
-            gone = outcome.error.code == "NOT_FOUND" or outcome.error.description.lower().startswith(
-                "not found"
-            )
-            if gone:
+            if is_gone(outcome.error):
                 return []
             raise failure(outcome.error)
         try:

@@ -5,9 +5,13 @@ from datetime import datetime, tzinfo
 from typing import Any, Literal
 from urllib.parse import quote
 
-from resources.bitrix24.calls import REQUIRED_SELECT, ListCall, Window, spelled
+from resources.bitrix24.calls import PAGE, REQUIRED_SELECT, ListCall, Window, spelled
 
 DateStyle = Literal["iso", "sql"]
+
+# The places of positional parameters (documentation of task.elapseditem.getlist) and what follows the filter.
+ORDER, FILTER = "0", "1"
+_AFTER_FILTER = {"2": ["*"], "3": {"NAV_PARAMS": {"nPageSize": PAGE, "iNumPage": 1}}}
 
 
 def bracket(params: Mapping[str, Any]) -> str:
@@ -65,7 +69,8 @@ class ListQuery:
         base = dict(call.params)
         self._filter_key, self._select_key = spelled(base, "filter"), spelled(base, "select")
         self._sort_key, self._order_key = spelled(base, "sort"), spelled(base, "order")
-        self._start_key = "START" if "START" in base else "start"
+        # Where the documentation spells it START, portals have been seen to take the usual spelling.
+        self._start_keys = ("start", "START") if "START" in base else ("start",)
         condition = dict(base.pop(self._filter_key, None) or {})
         if call.modified and window.since:
             condition[f">={call.modified}"] = literal(window.since, style, zone)
@@ -73,9 +78,12 @@ class ListQuery:
             condition[f"<{call.modified}"] = literal(window.until, style, zone)
         self._above = _number(condition.pop(f">{call.cursor}", None))
         self._upto = _number(condition.pop(f"<={call.cursor}", None))
-        base.pop(self._start_key, None)
+        for name in self._start_keys:
+            base.pop(name, None)
         self._rest = base
         self._condition = condition
+        if call.sort_style == "positional":  # a filter without a condition would lose its place
+            self._order_key, self._filter_key, self._above = ORDER, FILTER, self._above or 0
         self._fixed = bracket({**base, **self._order("ASC"), self._filter_key: condition})
 
     def page(self, above: int | str | None = None, upto: int | None = None, *, counted: bool = False) -> str:
@@ -86,8 +94,8 @@ class ListQuery:
         if not isinstance(above, str):
             above = max((n for n in (above, self._above) if n is not None), default=None)
         upto = min((n for n in (upto, self._upto) if n is not None), default=None)
-        start = f"{self._start_key}={0 if counted else -1}"
-        return self._command(self._fixed, self._bound(">", above), self._bound("<=", upto), start)
+        bounds = [self._bound(">", above), self._bound("<=", upto)]
+        return self._command(self._fixed, *bounds, self._page(0 if counted else -1))
 
     def last(self) -> str:
         """The page with the highest ids, descending, ids only (and the modification field)."""
@@ -98,19 +106,25 @@ class ListQuery:
             rest[self._select_key] = names + kept
         fixed = bracket({**rest, **self._order("DESC"), self._filter_key: self._condition})
         bounds = [self._bound(">", self._above), self._bound("<=", self._upto)]
-        return self._command(fixed, *bounds, f"{self._start_key}=-1")
+        return self._command(fixed, *bounds, self._page(-1))
 
     def among(self, ids: Sequence[int]) -> str:
         """The rows with these ids (at most a page), ascending, no count."""
         condition = bracket({self._filter_key: {f"{self._call.among}{self._call.cursor}": list(ids)}})
-        return self._command(self._fixed, condition, f"{self._start_key}=-1")
+        return self._command(self._fixed, condition, self._page(-1))
 
     def offset(self, start: int | None) -> str:
         """Rows from number `start`; None asks without paging, in the method's own order."""
         bounds = [self._bound(">", self._above), self._bound("<=", self._upto)]
         if start is None:
             return self._command(bracket({**self._rest, self._filter_key: self._condition}), *bounds)
-        return self._command(self._offset_fixed(), *bounds, f"{self._start_key}={start}")
+        return self._command(self._offset_fixed(), *bounds, self._page(start))
+
+    def _page(self, start: int) -> str:
+        """-1: the first page, not counted."""
+        if self._call.sort_style == "positional":
+            return bracket(_AFTER_FILTER)
+        return "&".join(f"{name}={start}" for name in self._start_keys)
 
     def _offset_fixed(self) -> str:
         if self._call.paging in (

@@ -1,5 +1,6 @@
 """What each error of the portal means for the caller: wait, retry, or tell the user what to change."""
 
+import re
 from enum import Enum
 
 from resources.bitrix24.calls import CommandError
@@ -90,6 +91,27 @@ def kind_of(code: str, status: int = 200) -> Kind:
     return Kind.RETRY if status in (408, 425) or status >= 500 else Kind.FATAL
 
 
+# How methods that have no code of their own for it say that the one record asked for may not be read
+# (documentation of the methods of tasks, catalogs, user fields).
+_DENIED = re.compile(
+    r"access[ _]denied|not accessible|sufficient rights|ACTION_(FAILED_TO_BE_PROCESSED|NOT_ALLOWED)",
+    re.IGNORECASE,
+)
+
+
+def is_gone(error: CommandError) -> bool:
+    """Whether the portal does not have the record that was asked for."""
+    return error.code == "NOT_FOUND" or error.description.lower().startswith("not found")
+
+
+def is_denied(error: CommandError) -> bool:
+    """Whether the record that was asked for may not be read; others perhaps may."""
+    if error.code in ("ACCESS_DENIED", "BITRIX_REST_V3_EXCEPTION_ACCESSDENIEDEXCEPTION"):
+        return True
+    uncoded = error.code in ("", "ERROR_CORE") or error.code.isdecimal()
+    return uncoded and bool(_DENIED.search(error.description))
+
+
 def scope_of(method: str) -> str:
     """The webhook scope that `method` needs; its first word where that is not known."""
     if method.lower().startswith("user.userfield."):
@@ -106,7 +128,7 @@ def command_error(method: str, code: str, description: str, status: int = 200) -
         "the portal."
     elif code in _ADVICE:
         advice = _ADVICE[code]
-    elif not code and "access denied" in description.lower():
+    elif is_denied(CommandError(method, code, description, "")):
         advice = _ADVICE["ACCESS_DENIED"]
     elif not code and description.lower().startswith("not found"):
         advice = _ADVICE["NOT_FOUND"]

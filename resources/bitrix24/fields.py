@@ -99,6 +99,12 @@ def parse_fields(answer: Any, *, upper: bool) -> list[PortalField]:
     return [_field(key, d, upper) for key, d in described.items() if isinstance(d, Mapping)]
 
 
+def parse_titles(answer: Any) -> list[PortalField]:
+    """The fields of `user.fields`, which tells their titles and nothing else."""
+    titles = answer if isinstance(answer, Mapping) else {}
+    return [PortalField(name, name, "string", title=str(title)) for name, title in titles.items()]
+
+
 def _field(key: str, described: Mapping[str, Any], upper: bool) -> PortalField:
     title = next((str(described[k]) for k in ("listLabel", "formLabel", "title") if described.get(k)), "")
     # A user field's `title` is its code; its label is what people know it by.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import Raw
 
 from resources.bitrix24.calls import CommandError
-from resources.bitrix24.credentials import EXPIRED, Credential
+from resources.bitrix24.credentials import EXPIRED, Credential, Webhook
 from resources.bitrix24.envelope import (
     Answer,
     BadAnswer,
@@ -175,6 +175,11 @@ class Portal:
     def _bucket(self) -> RateBucket:
         """By the portal's name, which an application knows only when it has a token."""
         return self._make_bucket()
+
+    @property
+    def takes_lists(self) -> bool:
+        """Whether a body may be a list: an application's token travels in the body, which then is a map."""
+        return isinstance(self._credential, Webhook)
 
     @property
     def _base(self) -> str:

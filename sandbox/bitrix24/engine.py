@@ -198,8 +198,18 @@ class _Request:
 
     # batch ------------------------------------------------------------------------------------------
 
+    def batch_v3(self, params: dict[str, Any]) -> bytes:
+        """A list of {"method", "query"} of REST 3.0: the first failure is that of the whole."""
+        results = [
+            self.command(normalise_method(str(c["method"])), as_map(c.get("query"), "query"), index)
+            for index, c in enumerate(params.values())
+        ]
+        return self._envelope({"result": [r.result.value for r in results]}, {})
+
     def batch(self, params: dict[str, Any]) -> bytes:
         """All commands in order; failures are inside a 200 answer."""
+        if params and all(isinstance(c, dict) and "method" in c for c in params.values()):
+            return self.batch_v3(params)
         commands = as_map(lookup(params, "cmd"), "cmd")
         if len(commands) > BATCH_LIMIT:
             raise RestError("ERROR_BATCH_LENGTH_EXCEEDED", "Max batch length exceeded")

@@ -60,7 +60,7 @@ def shown(call: Call, rows: list[Row], *, upper: bool = False) -> list[Row]:
     """Rows with the selected keys; keys that begin with `_` belong to the sandbox."""
     select = {str(name) for name in as_list(call.get("select"))}
     wanted = {camel(name) if upper else name for name in select}
-    whole = not select or "*" in select
+    whole = not select or ("*" in select and not call.method.startswith("catalog."))
     return [
         {
             k: v
@@ -87,6 +87,22 @@ def _list(
         return dict_page(call, shown(call, rows, upper=upper), wrapper)
 
     return handler
+
+
+@method(
+    "catalog.product.getFieldsByFilter",
+    "catalog.product.offer.getFieldsByFilter",
+    "catalog.product.service.getFieldsByFilter",
+    scope="catalog",
+)
+def _catalog_fields(call: Call) -> Result:
+    """What products of one catalog consist of, their properties too."""
+    part = call.method.split(".")[2]
+    entity = part if part in ("offer", "service") else "product"
+    number = as_int(call.map("filter").get("iblockId"), -1)
+    rows = [row for row in call.portal.small[entity].live() if row["iblockId"] == number]
+    names = {name for row in rows for name in row}
+    return Result({entity: {name: {"type": "string", "name": name} for name in sorted(names)}})
 
 
 def _needs_catalog(call: Call) -> None:
@@ -154,7 +170,8 @@ def _elapsed(call: Call) -> Result:
     shift = 0 if isinstance(_argument(call, 0, "ORDER"), dict) else 1
     raw = as_map(_argument(call, 1 + shift, "FILTER"), "FILTER")
     navigation = as_map(_argument(call, 3 + shift, "PARAMS"), "PARAMS").get("NAV_PARAMS") or {}
-    rows = ordered(chosen(call, call.portal.small["elapsed"], raw), {"ID": "ASC"})
+    order = as_map(_argument(call, shift, "ORDER"), "ORDER")
+    rows = ordered(chosen(call, call.portal.small["elapsed"], raw), order)
     start = (as_int(navigation.get("iNumPage"), 1) - 1) * PAGE
     page = rows[start : start + PAGE]
     return Result(page, len(rows), None, len(page))
@@ -173,6 +190,8 @@ def _of_owner(
         number = as_int(_argument(call, position, *names), -1)
         if number < 0:
             raise missing(names[0])
+        if number in call.portal.small[entity].denied:
+            raise RestError("0", "Access denied.")
         kind, said = _GONE.get(owner, ("", ""))
         if kind and number and number not in call.portal.small[kind].rows:
             raise RestError("ERROR_CORE", said)
@@ -189,13 +208,28 @@ method("tasks.task.history.list", scope="task")(_of_owner("task_history", "_task
 method("tasks.task.result.list", scope="task")(_of_owner("task_result", "_task", "taskId"))
 method("task.stages.get", scope="task")(_of_owner("stage", "_group", "entityId"))
 method("sonet_group.user.get", scope="sonet_group")(_of_owner("member", "_group", "ID"))
-method("lists.section.get", scope="lists")(_of_owner("list_section", "_list", "IBLOCK_ID"))
+
+
+def _list_number(call: Call) -> int:
+    """The list that is asked for. A group's list is told to those only who name the group."""
+    number = as_int(call.get("IBLOCK_ID"), -1)
+    group = call.portal.small["list"].rows.get(number, {}).get("SOCNET_GROUP_ID")
+    if number in call.portal.small["list"].denied or (group and str(call.get("SOCNET_GROUP_ID")) != group):
+        raise RestError("ACCESS_DENIED", "Access denied", 403)
+    return number
+
+
+@method("lists.section.get", scope="lists")
+def _sections(call: Call) -> Result:
+    number = _list_number(call)
+    rows = [row for row in call.portal.small["list_section"].live() if row["_list"] == number]
+    return dict_page(call, shown(call, rows))
 
 
 @method("lists.field.get", scope="lists")
 def _list_fields(call: Call) -> Result:
     """A map by type code or field id."""
-    number = as_int(call.get("IBLOCK_ID"), -1)
+    number = _list_number(call)
     rows = [row for row in call.portal.small["list_field"].live() if row["_list"] == number]
     return Result({row["FIELD_ID"]: row for row in shown(call, rows)})
 
@@ -205,13 +239,17 @@ def _lists(call: Call) -> Result:
     kind = str(call.get("IBLOCK_TYPE_ID") or "")
     if not kind:
         raise missing("IBLOCK_TYPE_ID")
+    group = call.get("SOCNET_GROUP_ID")
+    if kind == "lists_socnet" and not group:
+        raise RestError("ACCESS_DENIED", "Access denied", 403)
     rows = [row for row in call.portal.small["list"].live() if row["IBLOCK_TYPE_ID"] == kind]
+    rows = [row for row in rows if not group or row["SOCNET_GROUP_ID"] == str(group)]
     return dict_page(call, rows)
 
 
 @method("lists.element.get", scope="lists")
 def _elements(call: Call) -> Result:
-    table = call.portal.small.get(f"list_{as_int(call.get('IBLOCK_ID'), -1)}")
+    table = call.portal.small.get(f"list_{_list_number(call)}")
     if table is None:
         raise RestError("ERROR_IBLOCK_NOT_FOUND", "Iblock not found")
     rows = ordered(table.live(), as_map(call.get("ELEMENT_ORDER"), "ELEMENT_ORDER"))
@@ -247,6 +285,8 @@ def _calendar(call: Call) -> Result:
     """Of one owner, not paged."""
     entity = "calendar_event" if "event" in call.method else "calendar_section"
     owner = str(call.get("type") or ""), str(call.get("ownerId") or "0")
+    if owner[0] == "user" and as_int(owner[1]) in call.portal.small[entity].denied:
+        raise RestError("", "Access denied")
     rows = [r for r in call.portal.small[entity].live() if (r["CAL_TYPE"], r["OWNER_ID"]) == owner]
     return Result(rows, rows=len(rows))
 
@@ -261,14 +301,18 @@ def _lines(call: Call) -> Result:
 
 @method("imopenlines.crm.chat.get", scope="imopenlines")
 def _chats(call: Call) -> Result:
+    if call.get("CRM_ENTITY_TYPE") not in ("lead", "deal", "contact", "company"):
+        raise RestError("ERROR_ARGUMENT", "CRM_ENTITY_TYPE")
     number = as_int(call.get("CRM_ENTITY"), 0)
     return Result([{"CHAT_ID": str(1 + number % 40), "CONNECTOR_ID": "livechat"}], rows=1)
 
 
 @method("imopenlines.session.history.get", scope="imopenlines")
 def _history(call: Call) -> Result:
-    """Messages as a map by id."""
-    chat = str(call.get("CHAT_ID") or "")
+    """Messages as a map by id. A session may be read by those, too, who are no members of its chat."""
+    chat = str(call.get("CHAT_ID") or as_int(call.get("SESSION_ID")) % 100)
+    if call.get("CHAT_ID") and as_int(chat) in call.portal.small["line_message"].denied:
+        raise RestError("ACCESS_DENIED", "You cannot open this conversation", 403)
     rows = [row for row in call.portal.small["line_message"].live() if row["chatid"] == chat]
     return Result({"chatId": chat, "sessionId": chat, "message": {row["id"]: row for row in rows}})
 
@@ -291,8 +335,12 @@ def _work_time(call: Call) -> Result:
     wanted = {triple[0]: triple[2] for triple in as_list(call.get("filter"))}
     if "userId" not in wanted:
         raise RestError("BITRIX_REST_V3_EXCEPTION_VALIDATION", "filter: userId is required")
+    if as_int(wanted["userId"], -1) in call.portal.small["work_day"].denied:
+        raise RestError("BITRIX_REST_V3_EXCEPTION_ACCESSDENIEDEXCEPTION", "Access denied", 403)
     pages = call.map("pagination")
     limit = as_int(pages.get("limit"), PAGE)
     start = (as_int(pages.get("page"), 1) - 1) * limit
     rows = [r for r in call.portal.small["work_day"].live() if r["userId"] == as_int(wanted["userId"], -1)]
-    return Result({"items": rows[start : start + limit]}, rows=len(rows))
+    select = {str(name) for name in as_list(call.get("select"))} or {"id", "startTime", "endTime"}
+    page = [{k: v for k, v in row.items() if k in select} for row in rows[start : start + limit]]
+    return Result({"items": page}, rows=len(page))

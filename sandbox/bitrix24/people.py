@@ -20,6 +20,7 @@ USER_TITLES = {
     "PERSONAL_CITY": "Город", "WORK_PHONE": "Телефон компании", "WORK_POSITION": "Должность",
     "UF_EMPLOYMENT_DATE": "Дата принятия на работу", "UF_DEPARTMENT": "Подразделения",
     "UF_INTERESTS": "Интересы", "UF_PHONE_INNER": "Внутренний телефон", "USER_TYPE": "Тип",
+    "PERSONAL_PHONE": "Домашний телефон", "UF_USR_SKILLS": "Навыки",
 }  # fmt: skip
 DEPARTMENT_TITLES = {
     "ID": "ID", "NAME": "Название подразделения", "SORT": "Сортировка",
@@ -57,6 +58,8 @@ def make_user(world: World, wire: Wire, number: int, departments: int) -> dict[s
         "UF_DEPARTMENT": [1 + (h >> 3) % departments] if departments else [],
         "UF_INTERESTS": False if h % 2 else ["рыбалка", "шахматы"],
         "UF_PHONE_INNER": str(100 + number),
+        "PERSONAL_PHONE": f"+7495{number:07d}",
+        "UF_USR_SKILLS": ["Excel", "SQL"] if h % 2 else False,
         "USER_TYPE": "employee",
     }
 

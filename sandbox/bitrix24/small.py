@@ -19,7 +19,8 @@ _WORDS = ("Договор", "Звонок клиенту", "Смета", "Отч
 class Small:
     """Rows by id. `id_key`, `changed` and `created` are keys of a row; `dates` are compared as moments.
 
-    `types` is the field list, where the portal gives one: name in the list -> type.
+    `types` is the field list, where the portal gives one: name in the list -> type. `denied`: owners whose
+    rows may not be read.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Small:
     dates: tuple[str, ...] = ()
     types: dict[str, str] = field(default_factory=dict)
     text_ids: bool = True
+    denied: set[int] = field(default_factory=set)
     rows: dict[int, Row] = field(default_factory=dict)
     bin: dict[int, Row] = field(default_factory=dict)
 
@@ -231,7 +233,9 @@ class Maker:
                         "sort": 100,
                         "type": kind,
                         "vatIncluded": "Y",
+                        "barcodeMulti": "N",
                         "property258": {"value": self._word(h >> 5), "valueId": str(h % 997)},
+                        "property259": [{"value": f"v{n}", "valueId": str(n)}] if h % 2 else [],
                     },
                 )
             yield table
@@ -269,7 +273,7 @@ class Maker:
         }
         types |= {"GROUP_ID": "integer", "RESPONSIBLE_ID": "integer", "CREATED_BY": "integer"}
         types |= {"CREATED_DATE": "datetime", "CHANGED_DATE": "datetime", "DEADLINE": "datetime"}
-        types |= {"ACCOMPLICES": "array", "TAGS": "array", "UF_CRM_TASK": "crm"}
+        types |= {"ACCOMPLICES": "array", "UF_CRM_TASK": "crm"}
         tasks = Small("task", "id", "changedDate", "createdDate", types=types)
         children = {
             "elapsed": Small("elapsed", created="CREATED_DATE", dates=("CREATED_DATE",)),
@@ -283,7 +287,10 @@ class Maker:
             row: Row = {"title": self._word(h), "description": "", "status": str(2 + h % 4), "priority": "1"}
             row |= {"groupId": str(h % 4), "responsibleId": self._user(h), "createdBy": "1", "deadline": None}
             row |= {"createdDate": self._at(h), "changedDate": self._at(h >> 3, 90), "accomplices": []}
-            row |= {"tags": {"35": {"id": 35, "title": "срочно"}} if h % 3 == 0 else []}
+            row |= {
+                "subStatus": row["status"],
+                "tags": {"35": {"id": 35, "title": "срочно"}} if h % 3 == 0 else [],
+            }
             tasks.put(n, {**row, "ufCrmTask": [f"D_{h % 9 + 1}"] if h % 2 else False})
             self._of_task(children, n, h)
         yield tasks
@@ -345,7 +352,10 @@ class Maker:
             for k in range(1, 4):
                 members.put(n * 10 + k, {"_group": n, "USER_ID": str(k), "ROLE": "A" if k == 1 else "K"})
             for k, title in enumerate(("Новые", "Выполняются", "Сделаны"), 1):
-                stages.put(n * 10 + k, {"_group": n, "TITLE": title, "SORT": str(k), "COLOR": "00C4FB"})
+                whose = {"_group": n, "ENTITY_ID": str(n), "ENTITY_TYPE": "G"}
+                stages.put(n * 10 + k, {**whose, "TITLE": title, "SORT": str(k), "COLOR": "00C4FB"})
+        planner = {"_group": 0, "ENTITY_ID": "1", "ENTITY_TYPE": "U", "TITLE": "Не спланированы"}
+        stages.put(1, {**planner, "SORT": "1", "COLOR": "00C4FB"})
         yield from (groups, members, stages)
 
     def _calendar(self) -> Iterator[Small]:
@@ -375,7 +385,13 @@ class Maker:
             "OWNER_ID": str(owner),
             **times,
             "DT_LENGTH": 3600,
+            "DT_SKIP_TIME": "N",
             "TZ_FROM": "Europe/Moscow",
+            "IS_MEETING": True,
+            "MEETING": {"HOST_NAME": "Анна", "NOTIFY": False},
+            "RRULE": {"FREQ": "WEEKLY", "BYDAY": {"MO": "MO"}},
+            "UF_CRM_CAL_EVENT": ["CO_1", "L_5"],
+            "UF_WEBDAV_CAL_EVENT": False,
         }
 
     def _lists(self) -> Iterator[Small]:
@@ -383,20 +399,26 @@ class Maker:
         yield blocks
         yield fields
         sections = Small("list_section")
-        for number, title in ((31, "Договоры аренды"), (32, "Заявки на пропуск")):
+        for number, title, group in (
+            (31, "Договоры аренды", None),
+            (32, "Заявки на пропуск", None),
+            (33, "Протоколы проекта", "2"),
+        ):
             row = {
                 "TIMESTAMP_X": "17.05.2026 16:09:23",
-                "IBLOCK_TYPE_ID": "lists",
+                "IBLOCK_TYPE_ID": "lists_socnet" if group else "lists",
                 "NAME": title,
                 "ACTIVE": "Y",
             }
             blocks.put(
-                number, {**row, "CODE": None, "SORT": "500", "DESCRIPTION": "", "SOCNET_GROUP_ID": None}
+                number, {**row, "CODE": None, "SORT": "500", "DESCRIPTION": "", "SOCNET_GROUP_ID": group}
             )
             for k, (name, label, kind, multiple) in enumerate(_LIST_FIELDS):
                 about = {"FIELD_ID": name, "NAME": label, "TYPE": kind, "MULTIPLE": multiple, "SORT": k * 10}
                 fields.put(number * 100 + k, {"_list": number, **about, "IS_REQUIRED": "N", "CODE": None})
-            sections.put(number, {"_list": number, "NAME": "Раздел", "IBLOCK_SECTION_ID": None, "SORT": "1"})
+            for k in range(60 if number == 31 else 1):
+                section = {"_list": number, "NAME": f"Раздел {k}", "IBLOCK_SECTION_ID": None}
+                sections.put(number * 100 + k, {**section, "SORT": str(k)})
             table = Small(f"list_{number}", created="DATE_CREATE")
             for n in range(1, 61 if number == 31 else 8):
                 h = self._h("element", number, n)
@@ -438,10 +460,9 @@ class Maker:
         work = Small("work_day", "id", text_ids=False)
         for n in range(1, 13):
             start = self._epoch - n * DAY
-            times = {"startTime": self._wire.iso(start), "stopTime": self._wire.iso(start + 8 * 3600)}
-            work.put(
-                n, {"userId": 1 + n % 4, **times, "duration": 28800, "breakLength": 0, "status": "CLOSED"}
-            )
+            times = {"startTime": self._wire.iso(start), "endTime": self._wire.iso(start + 8 * 3600)}
+            day = {"duration": 28800, "breakLength": 0, "state": "CLOSED", "isApproved": True}
+            work.put(n, {"userId": 1 + n % 4, **times, **day})
         yield work
 
 

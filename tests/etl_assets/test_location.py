@@ -27,6 +27,7 @@ TABLES = (
     "crm_stage_history",
     "crm_productrow",
     "crm_deal_contact",
+    "crm_company_contact",
     "crm_contact_company",
     "crm_lead_contact",
     "crm_quote_contact",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etl_assets.bitrix24.entities import ENTITIES
-from tests.etl_assets.house import QUIET, House, failures, house, small_portal
+from tests.etl_assets.house import QUIET, House, day, failures, house, small_portal
 
 # table -> (entity of the sandbox, key column, a column that can be changed and its key on the portal)
 CHANGING = {
@@ -48,6 +48,7 @@ FIRST = (
     "crm_quote",
     "crm_contact",
     "crm_company",
+    "crm_contact_company",
     "crm_activity",
     "user",
     "sonet_group",
@@ -56,6 +57,7 @@ FIRST = (
 NEW = [e.name for e in ENTITIES if e.cron == "*/15 * * * *"]
 NEW += [*SNAPSHOTS, "crm_requisite_link", "crm_address", "crm_type", "sonet_group_user", "lists_field"]
 NEW += ["calendar_event", "user_userfield"]
+UNNAMED = {"crm_requisite_link": "requisite_link", "crm_address": "address"}  # rows without an id
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,28 @@ def test_every_row_of_the_portal_is_here(place: House, table: str):
     entity, column = ({k: v[:2] for k, v in CHANGING.items()} | SNAPSHOTS | OF_TASKS)[table]
     assert place.ids(table, column) == place.live(entity)
     assert place.ids(table, column)
+
+
+@pytest.mark.parametrize("table", UNNAMED)
+def test_rows_without_an_id_are_all_here(place: House, table: str):
+    there = len(place.portal.small[UNNAMED[table]].live())
+    assert place.value(f"SELECT count() FROM bi.{table}") == there
+    assert there > 50
+
+
+def test_companies_name_their_contacts(place: House):
+    known = "WHERE COMPANY_ID IN (SELECT ID FROM bi.crm_company)"  # contacts also name companies that are gone
+    pairs = place.rows(f"SELECT COMPANY_ID, CONTACT_ID FROM bi.crm_contact_company {known} ORDER BY ALL")
+    assert place.rows("SELECT COMPANY_ID, CONTACT_ID FROM bi.crm_company_contact ORDER BY ALL") == pairs
+    assert pairs
+
+
+def test_users_have_all_fields_of_the_portal(place: House):
+    found = place.rows("SELECT toInt64(ID) AS i, PERSONAL_PHONE, UF_USR_SKILLS FROM bi.user ORDER BY i")
+    skills = {True: '["Excel","SQL"]', False: None}
+    users = place.portal.users
+    assert found == [(int(u["ID"]), u["PERSONAL_PHONE"], skills[bool(u["UF_USR_SKILLS"])]) for u in users]
+    assert len({row[2] for row in found}) == 2
 
 
 def test_a_second_load_changes_nothing(place: House):
@@ -185,6 +209,14 @@ def test_elapsed_time_is_read_by_pages_with_positional_arguments(place: House):
     assert place.ids("task_elapsed") == place.live("elapsed")
 
 
+def test_time_that_is_entered_afterwards_arrives(place: House):
+    place.portal.clock.advance(1200)
+    late = place.portal.create("elapsed", TASK_ID="1", SECONDS="60", CREATED_DATE="2024-01-09T10:00:00+03:00")
+    now = place.portal.create("elapsed", TASK_ID="1", SECONDS="120")
+    place.feed("task_elapsed")
+    assert {late, now} <= set(place.ids("task_elapsed"))
+
+
 def test_calls_of_the_last_week_are_read_again(place: House):
     assert place.ids("voximplant_call") == place.live("call")
     place.portal.clock.advance(1200)
@@ -200,6 +232,7 @@ def test_calls_of_the_last_week_are_read_again(place: House):
 def test_products_keep_the_properties_of_their_catalog(place: House):
     text = place.value("SELECT properties FROM bi.crm_product ORDER BY id LIMIT 1")
     assert "property258" in text
+    assert "property259" in text
     assert "valueId" in text
 
 
@@ -216,6 +249,87 @@ def test_messages_of_open_lines_name_their_chat_and_object(place: House):
     rows = place.rows("SELECT CHAT_ID, CRM_ENTITY_TYPE, CRM_ENTITY, text FROM bi.openline_message")
     assert rows
     assert all(all(row) for row in rows)
+
+
+def test_a_false_is_no_text(place: House):
+    place.portal.clock.advance(1200)
+    task = place.live("task")[0]
+    said = place.portal.create("task_comment", _task=task, AUTHOR_NAME=False, POST_MESSAGE="false")
+    place.portal.change("task", task, title="moved")
+    place.feed("task", "task_comment")
+    sql = "SELECT AUTHOR_NAME, POST_MESSAGE FROM bi.task_comment WHERE ID = {i:String}"
+    assert place.rows(sql, i=str(said)) == [(None, "false")]
+
+
+def test_one_owner_that_may_not_be_read_keeps_its_rows_and_nobody_else_back(place: House):
+    comments = place.portal.small["task_comment"]
+    shut, open_ = sorted({row["_task"] for row in comments.live()})[:2]
+    kept = place.ids("task_comment")
+    place.portal.clock.advance(1200)
+    for task in (shut, open_):
+        place.portal.change("task", task, title="moved")
+    new = comments.put(9101, {"_task": open_, "AUTHOR_ID": "1", "POST_MESSAGE": "new"})
+    for row in [n for n, r in comments.rows.items() if r["_task"] == shut]:
+        comments.delete(row)
+    for name in OF_TASKS:
+        place.portal.small[name].denied.add(shut)
+    place.feed("task", *OF_TASKS)
+    assert place.ids("task_comment") == sorted({*kept, new})
+    for name in OF_TASKS:
+        place.portal.small[name].denied.clear()
+    place.portal.clock.advance(1200)
+    place.portal.change("task", shut, title="moved again")
+    place.feed("task", "task_comment")
+    assert place.ids("task_comment") == place.live("task_comment")
+
+
+def test_a_full_load_of_which_nothing_may_be_read_fails(place: House):
+    stages = place.portal.small["stage"]
+    before = place.ids("task_stage")
+    stages.denied = {0, *(int(r["ID"]) for r in place.portal.small["group"].live())}
+    result = place.run("task_stage")
+    stages.denied = set()
+    assert "may not read this" in failures(result)["bitrix24__task_stage"]
+    assert place.ids("task_stage") == before
+
+
+def test_work_time_is_read_for_many_employees_in_a_request(place: House):
+    days = place.portal.small["work_day"]
+    days.denied = {2}
+    with place.counted() as stats:
+        place.feed("timeman_record")
+    days.denied = set()
+    expected = [(r["id"], str(r["userId"]), "CLOSED", "Y") for r in days.live() if r["userId"] != 2]
+    sql = "SELECT toInt64(id) AS i, userId, state, isApproved FROM bi.timeman_record ORDER BY i"
+    assert place.rows(sql) == expected
+    assert stats["http_requests"] < len(place.portal.users)
+    assert place.value("SELECT count() FROM bi.timeman_record WHERE endTime > startTime") == len(expected)
+
+
+def test_a_chat_that_others_have_is_read_by_its_sessions(place: House):
+    every = place.ids("openline_message", "id")
+    place.portal.small["line_message"].denied.add(1)
+    place.warehouse.command("TRUNCATE TABLE bitrix24.openline_message")
+    place.load("openline_message", days=(day(3), day(0)))
+    place.portal.small["line_message"].denied.clear()
+    assert place.ids("openline_message", "id")
+    assert set(place.ids("openline_message", "id")) <= set(every)
+
+
+def test_lists_of_groups_are_found_group_by_group(place: House):
+    sql = "SELECT IBLOCK_TYPE_ID, SOCNET_GROUP_ID FROM bi.lists_iblock WHERE ID = '33'"
+    assert place.rows(sql) == [("lists_socnet", "2")]
+    assert place.value("SELECT count() FROM bi.lists_field WHERE IBLOCK_ID = '33'") == 9
+    assert place.value("SELECT count() FROM bi.lists_section WHERE IBLOCK_ID = '31'") == 60
+
+
+def test_a_planner_is_its_users(place: House):
+    assert place.rows("SELECT ENTITY_ID, ENTITY_TYPE FROM bi.task_stage WHERE ID = '1'") == [("1", "U")]
+
+
+def test_an_event_tells_of_its_meeting(place: House):
+    sql = "SELECT DISTINCT SKIP_TIME, IS_MEETING, UF_CRM_CAL_EVENT, RRULE FROM bi.calendar_event"
+    assert place.rows(sql) == [("N", "Y", ["CO_1", "L_5"], '{"BYDAY":{"MO":"MO"},"FREQ":"WEEKLY"}')]
 
 
 def test_calendar_events_are_instants(place: House):
