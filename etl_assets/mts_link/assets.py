@@ -170,12 +170,15 @@ def load_endpoint(
     if feed not in (None, NIGHTLY) and not endpoint.hourly and mark and client.now() - mark < REST:
         return skipped(endpoint, f"Read once a night; the last time was {mark:%Y-%m-%d %H:%M} UTC.")
     zone = local_zone(settings.zone)
-    maker = RowMaker(endpoint, mts_link.scrubber, zone, settings.classes)
+    oldest = {name: client.now() - timedelta(days=days) for name, days in settings.retention.items()}
+    maker = RowMaker(endpoint, mts_link.scrubber, zone, settings.classes, oldest)
     source = Source(endpoint, settings, client, maker, zone)
     wanted = Bounds(*window_of(context)) if endpoint.partitioned and feed is None else Bounds()
     if endpoint.parent:
         result = load_children(context, source, warehouse, mode, wanted)
         return _told(context, maker, result)
+    if endpoint.window and endpoint.window.whole_at_night and mode == NIGHTLY:
+        mark = None
     if endpoint.strategy == "window" and mark:
         back = timedelta(days=_lookback(endpoint, settings, mode))
         wanted = Bounds(mark - back, overlap=back)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,7 @@ from etl_assets.mts_link.endpoints import Endpoint
 from etl_assets.mts_link.fan_out import FanOut
 from etl_assets.mts_link.parents import DATABASE, Parent, ParentRows
 from etl_assets.mts_link.plan import Mode, Plan
-from etl_assets.mts_link.reading import Asker, WindowReader
+from etl_assets.mts_link.reading import EARLIEST, Asker, WindowReader
 from etl_assets.mts_link.settings import MtsLinkSettings
 from etl_assets.mts_link.tables import SESSIONS, RowMaker, table_of
 from resources.clickhouse import Table, WarehouseResource
@@ -61,6 +61,7 @@ def load_children(
     start = _begin(warehouse, asset, mode, wanted)
     mode, bounds = start.mode, start.bounds
     asker = Asker(endpoint, client, source.zone, {}, settings.message_pages, context.log.info)
+    asker.since = max(EARLIEST, source.maker.oldest.get(endpoint.privacy, EARLIEST))
     load = FanOut(context, endpoint, client, warehouse, source.maker, asker, settings.failed_share)
     if endpoint.strategy == "messages":
         asker.marks, asker.viewers = load.known, viewers(warehouse)
@@ -211,8 +212,7 @@ class ScheduleReader(WindowReader):
     def __init__(self, source: Source, load: Load, log: object) -> None:
         super().__init__(source.endpoint, source.client, source.maker, log, zone=source.zone)
         self._load = load
-        self._sessions = RowMaker(SESSIONS, source.maker.scrubber, source.zone, source.maker.classes)
-        self._sessions.floor = source.maker.floor
+        self._sessions = replace(source.maker, endpoint=SESSIONS, unknown=set())
 
     def _batch(self, page: Page) -> Batch:
         sessions = self._sessions.batch(page.items, page.read_at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from etl_assets.mts_link.fields import Field, Source
 from resources.clickhouse import WarehouseResource
@@ -49,9 +49,19 @@ class Parent:
         return SEPARATOR.join(self.values)
 
 
+def aware(value: datetime) -> datetime:
+    """A time out of the warehouse, which is UTC."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
 def _hash(columns: str) -> str:
     """SQL: what a row looks like, as a number. As a text first: the hash of anything with a NULL is NULL."""
     return f"cityHash64(toString(tuple({columns})))"
+
+
+def _untyped(column: str) -> str:
+    """SQL: JSON without its quotes, so that an id is the same as a number and as a text."""
+    return f"""replaceAll(ifNull({column}, ''), '"', '')"""
 
 
 def _rows(table: str, key: str, state: str, *, where: str = "1", day: str = "", ended: str = "") -> str:
@@ -69,12 +79,13 @@ def _sessions(state: str, where: str = "1") -> str:
     return _rows("event_sessions", "id", _hash(state), where=where, day="startsAt", ended="endsAt")
 
 
-_EVENTS = _rows(
-    "organization_events_schedule",
-    "id",
-    _hash("name, status, type, access, startsAt, endsAt, estimatedAt, rule, eventSessions"),
-    day="startsAt",
-    ended="endsAt",
+# The sessions out of their own table: an answer holds only those of its period.
+_EVENTS = (
+    f"SELECT e.id AS id, toString({_hash('e.name, e.status, type, access, startsAt, endsAt, rule, held')}) "
+    f"AS state, startsAt AS day, endsAt AS ended FROM {DATABASE}.organization_events_schedule AS e FINAL "
+    f"LEFT JOIN (SELECT eventId, arraySort(groupArray(tuple(id, {_hash(_OUTLINE)}))) AS held "
+    f"FROM {DATABASE}.event_sessions FINAL WHERE is_deleted = 0 GROUP BY eventId) AS s ON s.eventId = e.id "
+    "WHERE e.is_deleted = 0"
 )
 _ROOMS = _rows("endless_meetings_list", "id", "updatedAt", day="createdAt", ended="updatedAt")
 _CHATS = (
@@ -82,7 +93,10 @@ _CHATS = (
     f"FROM {DATABASE}.user_channels FINAL WHERE is_deleted = 0 GROUP BY chatId"
 )
 # Where lists of chats do not tell their newest message, every chat has to be asked.
-_NEWEST = "if(count(lastMessage) = 0, '', toString(cityHash64(arraySort(groupUniqArray(lastMessage)))))"
+_NEWEST = (
+    "if(count(lastMessage) = 0, '', "
+    f"toString(cityHash64(arraySort(groupUniqArray({_untyped('lastMessage')})))))"
+)
 # What a person did in sessions that are over: when it grows there may be new results.
 _PEOPLE = (
     f"SELECT userId AS id, toString({_hash('count(), max(s.endsAt)')}) AS state, "
@@ -91,7 +105,7 @@ _PEOPLE = (
     "WHERE p.is_deleted = 0 AND s.is_deleted = 0 AND p.userId IS NOT NULL GROUP BY userId"
 )
 _MEMBERS = f"SELECT id, '' AS state, {_NEVER} AS day, {_NEVER} AS ended FROM {DATABASE}.organization_members"
-_TEST = _hash("name, lastStart, startsCount, testSessions")
+_TEST = _hash(f"name, lastStart, startsCount, {_untyped('testSessions')}")
 _FILE = _hash("name, type, size, state, progress, isDeleted")
 _SESSION = ("event_session_id",)
 
@@ -99,7 +113,7 @@ PARENTS = {
     "contacts": Parents(
         ("contact_id",),
         ("contacts_search",),
-        f"SELECT id, toString(cityHash64(raw)) AS state, {_NEVER} AS day, {_NEVER} AS ended "
+        f"SELECT id, toString(cityHash64({_untyped('raw')})) AS state, {_NEVER} AS day, {_NEVER} AS ended "
         f"FROM {DATABASE}.contacts_search",
     ),
     "contact_users": Parents(

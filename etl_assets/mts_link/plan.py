@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from etl_assets.loading import Bounds
 from etl_assets.mts_link.marks import OK, Mark
-from etl_assets.mts_link.parents import Parent
+from etl_assets.mts_link.parents import Parent, aware
 
 Mode = Literal["hourly", "nightly", "asked"]
 
@@ -61,8 +61,3 @@ class Plan:
 def state_of(parent: Parent) -> str:
     """What a mark keeps of a parent; never empty, since an empty one asks again."""
     return parent.state or "-"
-
-
-def aware(value: datetime) -> datetime:
-    """A time out of the warehouse, which is UTC."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value

@@ -208,6 +208,7 @@ class Asker:
         self.marks = marks
         self.viewers: Mapping[str, list[str]] = {}
         self.emails: Mapping[str, str] = {}
+        self.since = EARLIEST
 
     def __call__(self, job: tuple[Parent, ...], stop: threading.Event) -> Iterator[Page]:
         parent = job[0]
@@ -233,7 +234,7 @@ class Asker:
         query = dict(endpoint.query)
         if endpoint.window:
             ahead = timedelta(days=endpoint.window.ahead_days)
-            query |= period(endpoint.window, EARLIEST, self._client.now() + ahead, self._zone)
+            query |= period(endpoint.window, self.since, self._client.now() + ahead, self._zone)
         if endpoint.parent == "visitors":
             query["email"] = self.emails.get(parent.key, "")
         return Call(path, query, endpoint.paging, endpoint.whole)

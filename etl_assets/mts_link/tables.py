@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,7 @@ from etl_assets.loading import Batch
 from etl_assets.mts_link.endpoints import Endpoint
 from etl_assets.mts_link.endpoints.events import SESSION
 from etl_assets.mts_link.fields import RAW, Source
-from etl_assets.mts_link.parents import DATABASE, Parent, parent_columns
+from etl_assets.mts_link.parents import DATABASE, Parent, aware, parent_columns
 from etl_assets.mts_link.shapes import event_sessions
 from resources.clickhouse import Table
 from resources.clickhouse.table import Column
@@ -92,13 +92,15 @@ def table_of(endpoint: Endpoint, zone: str) -> Table:
 class RowMaker:
     """Makes a table's rows of a method's records. `unknown` gathers fields that only `raw` holds.
 
-    `floor`: rows count as read then at the earliest, see `newer_than_all`.
+    `oldest`: by class, what is older is not stored. `floor`: rows count as read then at the earliest, see
+    `newer_than_all`.
     """
 
     endpoint: Endpoint
     scrubber: Scrubber
     zone: ZoneInfo
     classes: frozenset[str]
+    oldest: Mapping[str, datetime] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     floor: datetime | None = None
 
@@ -113,12 +115,20 @@ class RowMaker:
     ) -> Batch:
         """One batch of the table's rows. Counts them by the day of `parent`, else by their own."""
         lines, days = [], Counter[str]()
+        oldest = self.oldest.get(self.endpoint.privacy)
         for row in self.rows(records, parent):
+            if oldest and (at := self._age(row, parent)) and at < oldest:
+                continue
             lines.append(orjson.dumps(row))
-            day = parent.day if parent else moment_of(row.get(self.endpoint.day or ""), self.zone)
+            day = _day(parent) if parent else moment_of(row.get(self.endpoint.day or ""), self.zone)
             if day is not None:
                 days[f"{day.astimezone(self.zone):%Y-%m-%d}"] += 1
         return Batch(b"\n".join(lines), len(lines), self.read_at(read_at), days)
+
+    def _age(self, row: Mapping[str, Any], parent: Parent | None) -> datetime | None:
+        """When a row was last in use, by its own columns, else by its parent."""
+        own = (_moment(row.get(name), self.zone) for name in self.endpoint.ages)
+        return next((at for at in own if at), None) or (_day(parent) if parent else None)
 
     def read_at(self, at: datetime) -> datetime:
         """When rows of an answer count as read."""
@@ -136,17 +146,41 @@ class RowMaker:
                 self.unknown |= piece.keys() - self._known
                 row = {c.column: _value(c, piece, order) for c in self._columns}
                 if self._hashed and row.get("id") is None:
-                    row["id"] = _fingerprint(piece)
+                    row["id"] = _fingerprint(self._identity(row) or piece)
                 owned = owner or {c.column: _value(c, piece, order) for c in self._parent}
                 yield {**row, **owned, "raw": orjson.dumps(piece).decode()}
 
+    def _identity(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What stands for an id, in one spelling; nothing if not all of it is there."""
+        found = {name: row.get(name) for name in self.endpoint.identity}
+        if None in found.values():
+            return {}
+        moments = {name: moment_of(value, self.zone) for name, value in found.items()}
+        return {name: str(at.timestamp() if (at := moments[name]) else found[name]) for name in found}
+
     def _without_messages(self, record: dict[str, Any]) -> dict[str, Any]:
-        if "chats" in self.classes:
-            return record
+        oldest = self.oldest.get("chats")
         for name in _MESSAGES:
-            if isinstance(message := record.get(name), dict):
+            if not isinstance(message := record.get(name), dict):
+                continue
+            at = _moment(message.get("createdAtMs"), self.zone)
+            if "chats" not in self.classes or (oldest and at and at < oldest):
                 record[name] = {k: message[k] for k in _OUTLINE_OF_MESSAGE if k in message}
         return record
+
+
+def _day(parent: Parent) -> datetime | None:
+    return aware(parent.day) if parent.day else None
+
+
+def _moment(value: Any, zone: ZoneInfo) -> datetime | None:
+    """An instant as text or in milliseconds."""
+    if isinstance(value, int) or (isinstance(value, str) and value.isdigit()):
+        try:
+            return datetime.fromtimestamp(int(value) / 1000, UTC)
+        except (OverflowError, OSError, ValueError):
+            return None
+    return moment_of(value, zone)
 
 
 def _value(source: Source, record: dict[str, Any], order: int) -> Any:

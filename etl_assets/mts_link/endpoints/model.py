@@ -28,6 +28,27 @@ CURSOR = Paging("cursor", 1000)
 STATUSES = {"status[0]": "ACTIVE", "status[1]": "START", "status[2]": "STOP"}
 
 
+# When a row was last in use, or came into being: by the first of these that is filled.
+AGES = (
+    "lastStart",
+    "updatedAt",
+    "createdAtMs",
+    "createAt",
+    "createdAt",
+    "registerDate",
+    "endsAt",
+    "startsAt",
+    "finishedAt",
+    "startedAt",
+    "endTime",
+    "startTime",
+    "shownAt",
+    "raisedAt",
+    "reactedAt",
+    "eventSessionEndsAt",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Privacy:
     """A class of data: off until a setting names it, or on."""
@@ -56,6 +77,7 @@ class Window:
 
     `form`: local `yyyy-mm-dd hh:mm:ss`, RFC 3339, a day, or the `dd-mm-yyyy` of courses. An hourly load reads
     from `lookback_days` before the last one and to `ahead_days` after now. `step_days` cuts a long period.
+    `whole_at_night`: one answer holds all there is, so that a night need not look back only.
     """
 
     day: str
@@ -65,6 +87,7 @@ class Window:
     lookback_days: int = 3
     ahead_days: int = 1
     step_days: int | None = None
+    whole_at_night: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +100,7 @@ class Endpoint:
     top-level fields are never stored. `absent` refusals mean that there is nothing. `hourly`: read every
     hour, else once a night. `optional`: servers without this method exist. `kept`: rows stay when their
     parent goes. `together`: so many parents fit one question, as values of `together_as`; its answers name
-    them.
+    them. `identity`: the columns that tell a record that comes without an id; all of it, if none are named.
     """
 
     name: str
@@ -102,6 +125,7 @@ class Endpoint:
     kept: bool = False
     together: int = 1
     together_as: str = ""
+    identity: tuple[str, ...] = ()
     source: str = ""
 
     @property
@@ -125,6 +149,12 @@ class Endpoint:
             return self.window.day
         named = [c.column for c in self.columns]
         return next((n for n in ("createdAtMs", "createAt", "registerDate", "startsAt") if n in named), None)
+
+    @property
+    def ages(self) -> tuple[str, ...]:
+        """Columns that tell a row's age; none for lists, which show the present (people, settings)."""
+        named = {c.column for c in self.columns}
+        return tuple(n for n in AGES if n in named) if self.strategy != "list" else ()
 
 
 # Parents that have a day of their own.
