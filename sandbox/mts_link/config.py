@@ -10,6 +10,7 @@ class OrgConfig:
     Everything is a function of `seed` and a number, so a large one takes no more memory than a small one.
     `rate` is requests within one second, None for no limit. `first_refusals` requests are answered with
     `first_status`. `overlap`: a page of messages repeats the message that it begins at.
+    `text_ids`: ids are texts everywhere, instead of numbers in some methods.
     """
 
     seed: int = 1
@@ -32,6 +33,7 @@ class OrgConfig:
     clock_start: float | None = None
     clock_factor: float = 1.0
     overlap: bool = True
+    text_ids: bool = False
     first_refusals: int = 0
     first_status: int = 429
 

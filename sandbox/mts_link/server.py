@@ -19,7 +19,7 @@ from sandbox.mts_link.answers import Answers
 from sandbox.mts_link.config import OrgConfig
 from sandbox.mts_link.org import CONVERTED, RECORD, SESSION, USER, Org
 from sandbox.mts_link.routes import answer
-from sandbox.mts_link.wire import ApiError
+from sandbox.mts_link.wire import ApiError, with_text_ids
 
 LIMIT = "I only allow 2 requests per second. Try again."
 ACTIONS = frozenset({"status", "html", "reset", "truncate", "timeout", "empty"})
@@ -177,12 +177,13 @@ class Server:
         return [vars(f) for f in self.faults]
 
     def _settings(self, **values: Any) -> dict[str, Any]:
-        unknown = values.keys() - {"rate", "latency", "overlap"}
+        names = ("rate", "latency", "overlap", "text_ids")
+        unknown = values.keys() - set(names)
         if unknown:
             raise ValueError(f"cannot be changed while running: {', '.join(sorted(unknown))}")
         for name, value in values.items():
             setattr(self.config, name, value)
-        return {name: getattr(self.config, name) for name in ("rate", "latency", "overlap")}
+        return {name: getattr(self.config, name) for name in names}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -253,6 +254,7 @@ class Handler(BaseHTTPRequestHandler):
                 owner.stats.routes[route] += 1
         except ApiError as error:
             return self._json(error.status, error.body())
+        payload = with_text_ids(payload) if owner.config.text_ids else payload
         return self._json(200, payload, cut=fault is not None)
 
     def _fail(self, fault: Fault) -> None:

@@ -103,3 +103,13 @@ def by_cursor(query: Query, found: Sequence[Any], make: Make) -> dict[str, Any]:
 def items(rows: list[Any], total: int | None = None) -> dict[str, Any]:
     """The envelope of newer methods."""
     return {"data": {"items": rows} | ({} if total is None else {"total": total})}
+
+
+def with_text_ids(value: Any, name: str = "") -> Any:
+    """An answer whose ids are texts at any depth."""
+    if isinstance(value, dict):
+        return {k: with_text_ids(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [with_text_ids(v, name) for v in value]
+    is_id = name == "id" or name.endswith("Id")
+    return str(value) if is_id and isinstance(value, int) else value

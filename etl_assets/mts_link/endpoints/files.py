@@ -1,11 +1,13 @@
 """Files and records."""
 
-from etl_assets.mts_link.endpoints.model import BY_500, OFFSET_500, Endpoint, Window
+from etl_assets.mts_link.endpoints.model import BY_500, Endpoint, Window
+from resources.mts_link import Paging
 
 FILE = (
     "id isDeleted createAt name type typeFile format size mimeType user.id parent.id path url downloadUrl "
     "thumbnailUrl thumbnails uri isHidden isSystem state progress isConvert rotate slides"
 )
+CONVERTED = Paging("offset", 500, listed=False)  # how many it gives at most is not documented
 RECORD = f"{FILE} convertedAt isViewable cuts eventSession.id eventSession.name"
 ATTACHMENT = (
     "id isDeleted createAt file.id file.name file.type file.typeFile file.format file.size file.mimeType "
@@ -69,7 +71,7 @@ FILES = (
         "Records converted to MP4, as files.",
         "/fileSystem/files/converted-record",
         RECORD,
-        paging=OFFSET_500,
+        paging=CONVERTED,
         options=("from", "to", "period", "user", "parent", "isShared"),
         privacy="files",
         window=Window("createAt", lookback_days=7),

@@ -16,7 +16,8 @@ TESTS = (
         "id userId name createAt lastStart startsCount testSessions",
         options=FILTERS,
         privacy="tests",
-        window=Window("createAt", since="startTime", until="endTime", lookback_days=30),
+        # whether the period is that of the test or of its runs is not documented
+        window=Window("createAt", since="startTime", until="endTime", lookback_days=30, whole_at_night=True),
         strategy="window",
         hourly=True,
         source="GET /tests/list, help article 3185565",

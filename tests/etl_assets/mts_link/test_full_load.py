@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from etl_assets.mts_link.endpoints import ENDPOINTS, NEW
-from tests.etl_assets.mts_link.org_house import OrgHouse, day, org_house
+from tests.etl_assets.mts_link.org_house import OrgHouse, day, org_house, small_org
 from tests.etl_assets.mts_link.truth import Truth, differences
 
 
@@ -84,6 +85,27 @@ def test_an_unchanged_hour_costs_few_requests_and_changes_nothing(place: OrgHous
         place.load()
     assert stats["requests"] <= 12
     assert differences(place) == {}
+
+
+def test_children_are_not_asked_again_because_ids_change_type_or_a_period_holds_part_of_a_series(
+    tmp_path: Path,
+):
+    config = small_org(sessions=40, sessions_per_event=10, days=20, tests=9, staff=4, contacts=6)
+    lists = ("organization_events_schedule", "tests_list", "contacts_search")
+    children = ("event_series_files", "event_participants", "test_info", "contact_details")
+    with org_house(tmp_path, config) as place:
+        place.load(*lists, *children)
+        for text_ids in (True, False):
+            place.server.control("settings", {"text_ids": text_ids})
+            with place.counted() as stats:
+                place.load(*lists, *children)
+            assert set(stats["routes"]) == {"/organization/events/schedule", "/tests/list"}
+            with place.counted() as stats:
+                place.load("contacts_search", "contact_details", feed="nightly")
+            assert set(stats["routes"]) == {"/contacts/search"}
+        place.server.control("settings", {"text_ids": True})
+        place.load("event_participants", feed=None)  # all of them again, under ids of the other type
+        assert differences(place, *lists, *children, "event_sessions") == {}
 
 
 def test_what_changed_is_read_and_nothing_else(place: OrgHouse):
