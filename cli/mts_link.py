@@ -20,13 +20,14 @@ from cli.project import enter, err, out
 from etl_assets.loading import local_zone
 from etl_assets.mts_link.endpoints import BY_NAME, ENDPOINTS, Endpoint
 from etl_assets.mts_link.loads import emails
-from etl_assets.mts_link.reading import EARLIEST, MESSAGE_PAGES, WindowReader, period
-from etl_assets.mts_link.settings import MtsLinkSettings, mts_link_resource, mts_link_settings
+from etl_assets.mts_link.reading import EARLIEST, WindowReader, period
+from etl_assets.mts_link.settings import TOKEN, MtsLinkSettings, mts_link_resource, mts_link_settings
 from etl_assets.mts_link.tables import RowMaker
 from resources.http import redact
 from resources.mts_link import Call, MtsLinkClient, MtsLinkResource, Refused
 from resources.mts_link.answers import text_id
 
+OLD_SETTINGS = "config/tokens.json"
 GROUPS = ("addressbook", "chats", "events", "files", "organisation", "tests")
 USAGE = """usage: {name} [EXTRACTOR] [--list|-l] [--all|-a] [--help] [--<parameter> VALUE ...]
 
@@ -72,10 +73,21 @@ def _run(offered: list[Endpoint], arguments: list[str], name: str) -> int:
     here = Path.cwd()
     enter()
     folder = (here / os.environ.get("EXTRACTION_PATH", "")).resolve()
+    _mind_old_settings(here)
     if "all" in flags:
         return _all(offered, folder)
     chosen, values = (_named(offered, word), values) if word else _asked(offered)
     return _extract([(chosen, values)], folder)
+
+
+def _mind_old_settings(here: Path) -> None:
+    """Raises Wrong where the key stands only in the file that the old extractors read."""
+    old = next((p for p in (here / OLD_SETTINGS, Path.cwd() / OLD_SETTINGS) if p.is_file()), None)
+    if old and not os.environ.get(TOKEN):
+        raise Wrong(
+            f"{TOKEN} is not set, and {OLD_SETTINGS} is no longer read: put its api_token into {TOKEN} "
+            "and its base_url into MTS_LINK_URL (.env or the environment), then delete it."
+        )
 
 
 def _parse(arguments: list[str]) -> tuple[set[str], str, dict[str, str]]:
@@ -271,7 +283,7 @@ class Extraction:
         endpoint = self._endpoint
         if endpoint.strategy == "messages" and self._query.keys() <= {"viewerId"}:
             viewer = self._query.get("viewerId", "")
-            pages = self._client.messages(self._path, viewer, None, MESSAGE_PAGES)
+            pages = self._client.messages(self._path, viewer, None, self._settings.message_pages)
         elif self._stepped:
             maker = RowMaker(endpoint, self._scrubber, self._zone, self._settings.classes)
             reader = WindowReader(endpoint, self._client, maker, out.print, zone=self._zone)

@@ -30,17 +30,19 @@ def _full_name(alias: str) -> str:
 _MESSAGE_DAY = "toDate(m.createdAtMs, '{zone}')"
 
 # Seconds that a person was in the room: connections of two devices at once count once.
-_PRESENCE = """SELECT userId AS user_id, id AS event_session_id, eventId AS event_id, startsAt, duration,
+_PRESENCE = """SELECT userId AS user_id, id AS event_session_id, eventId AS event_id, startsAt,
+  ifNull(duration, dateDiff('second', startsAt, endsAt)) AS session_s,
   arrayMap(c -> (
     ifNull(toUnixTimestamp64Milli(parseDateTime64BestEffortOrNull(JSONExtractString(c, 'joined'), 3, '{zone}')), 0),
     ifNull(toUnixTimestamp64Milli(parseDateTime64BestEffortOrNull(JSONExtractString(c, 'leaved'), 3, '{zone}')), 0),
-    JSONExtractInt(c, 'duration')), JSONExtractArrayRaw(ifNull(connections, '[]'))) AS times,
+    toFloat64OrZero(replaceAll(JSONExtractRaw(c, 'duration'), '"', ''))), JSONExtractArrayRaw(ifNull(connections, '[]'))) AS times,
+  length(times) > 0 AS came,
   arraySort(arrayFilter(i -> i.1 > 0 AND i.2 > i.1,
     arrayMap(t -> (t.1 / 1000, if(t.2 > 0, t.2 / 1000, t.1 / 1000 + t.3)), times))) AS stays,
   arrayMap(i -> i.1, stays) AS joins, arrayMap(i -> i.2, stays) AS leaves,
   arraySum((joined, left, n) -> greatest(0., left - greatest(joined, n = 1 ? joined
     : arrayMax(arraySlice(leaves, 1, n - 1)))), joins, leaves, arrayEnumerate(joins)) AS present_s,
-  arraySum(t -> t.3, times) AS connected_s,
+  arraySum(t -> if(t.3 > 0, t.3, greatest(0, t.2 - t.1) / 1000), times) AS connected_s,
   length(joins) AS connections_count, actualInvolvement AS involvement_pct,
   actualParticipantActivityPercent AS activity_pct, attentionControl_shownCount AS attention_shown,
   attentionControl_confirmedCount AS attention_confirmed, speechDuration AS speech_s,
@@ -132,7 +134,7 @@ WHERE m.createdAtMs IS NOT NULL GROUP BY m.authorId""",
     Mart(
         "endless_activities",
         "Calls in permanent rooms; the duration is whole minutes between beginning and end.",
-        ("endless_meetings_activities", "online_records_list"),
+        ("endless_meetings_activities",),
         f"""SELECT id AS activity_id, eventSession_id AS event_session_id, eventId AS endless_event_id,
   createdBy_id AS user_id, creator AS user_name, 'call' AS activity_type, status, startedAt AS start_time,
   finishedAt AS end_time, minutes AS duration_minutes, length(people) AS participants_count,
@@ -146,7 +148,7 @@ WHERE m.createdAtMs IS NOT NULL GROUP BY m.authorId""",
         ("channel_messages", "endless_meetings_activities"),
         f"""SELECT if(m.date > toDate(0), m.date, c.date) AS date, m.messages AS messages_count,
   m.length AS avg_message_length, m.senders AS unique_senders, m.chats AS active_chats, c.calls AS calls_count,
-  c.mean AS avg_call_duration_min, c.total AS total_call_duration_min, c.creators AS unique_call_users,
+  ifNull(c.mean, 0) AS avg_call_duration_min, ifNull(c.total, 0) AS total_call_duration_min, c.creators AS unique_call_users,
   c.rooms AS unique_call_rooms, c.seats AS total_call_participants, c.persons AS unique_call_participants,
   m.messages + c.calls AS total_activity_events
 FROM (SELECT {_MESSAGE_DAY} AS date, count() AS messages, round(avg(lengthUTF8(ifNull(m.text, ''))), 1) AS length,
@@ -166,9 +168,9 @@ FULL OUTER JOIN (SELECT assumeNotNull(toDate(startedAt, '{{zone}}')) AS date, co
         "A person in a session: seconds in the room by the connections (`present_s`; two devices at once count once, "
         "`connected_s` adds them up), share of the session, involvement, speech, attention.",
         ("users_stats",),
-        f"""SELECT user_id, event_session_id, event_id, startsAt AS starts_at, duration AS session_s,
-  round(present_s) AS present_s, connected_s, connections_count,
-  if(ifNull(duration, 0) > 0, round(100 * least(present_s, toFloat64(duration)) / duration, 1), NULL) AS present_pct,
+        f"""SELECT user_id, event_session_id, event_id, startsAt AS starts_at, session_s,
+  round(present_s) AS present_s, round(connected_s) AS connected_s, connections_count,
+  if(ifNull(session_s, 0) > 0, round(100 * least(present_s, toFloat64(session_s)) / session_s, 1), NULL) AS present_pct,
   involvement_pct, activity_pct, attention_shown, attention_confirmed,
   if(ifNull(attention_shown, 0) > 0, round(100 * attention_confirmed / attention_shown, 1), NULL) AS attention_pct,
   speech_s, speech_share_pct, reactions, rating FROM ({_PRESENCE})""",
@@ -218,7 +220,7 @@ LEFT JOIN (SELECT event_session_id, count() AS n FROM bi.attention_interactions 
   sum(p.attention_shown) AS attention_shown, sum(p.attention_confirmed) AS attention_confirmed,
   if(sum(p.attention_shown) > 0, round(100 * sum(p.attention_confirmed) / sum(p.attention_shown), 1), NULL) AS attention_pct,
   countIf(p.speech_s > 0) AS speakers, sum(p.speech_s) AS speech_s, sum(p.reactions) AS reactions,
-  round(avg(p.rating), 2) AS average_rating FROM ({_PRESENCE}) AS p GROUP BY event_session_id""",
+  round(avg(p.rating), 2) AS average_rating FROM ({_PRESENCE}) AS p WHERE came GROUP BY event_session_id""",
         "starts_at",
         "avg(average_involvement_pct)",
     ),
@@ -243,7 +245,7 @@ FROM bi.tests_list AS t LEFT JOIN bi.test_results AS r ON r.test_id = t.id GROUP
   if(students > 0, round(100 * finished / students, 1), NULL) AS finished_pct,
   round(avg(s.progress), 1) AS average_progress_pct, round(avg(s.score), 1) AS average_score,
   max(s.lastActivityAt) AS last_activity_at
-FROM bi.courses_groups AS g LEFT JOIN bi.course_group_statistics AS s ON s.group_id = g.id
+FROM bi.courses_groups AS g LEFT JOIN bi.course_group_statistics AS s ON s.group_id = g.id AND s.course_id = g.course_id
 GROUP BY g.course_id, g.course_name, g.id, g.startsAt, g.endsAt""",
     ),
 )

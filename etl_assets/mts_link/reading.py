@@ -22,7 +22,6 @@ DEEPEST_FOLDER = 50
 MESSAGE_LOOKBACK = timedelta(days=1)  # edits, and messages that came late
 EVENT_CHAT_LIMIT = 10_000
 NEEDS_FILTER = "The server wants a filter: name one in MTS_LINK_CONTACTS_FILTER."
-MESSAGE_PAGES = 10_000  # of 100 messages: a million in one chat
 
 Log = Callable[[str], None]
 

@@ -27,7 +27,7 @@ class MtsLinkSettings:
     classes: frozenset[str] = frozenset(name for name, each in PRIVACY.items() if each.on)
     lookback_days: int = 30
     failed_share: float = 0.5
-    message_pages: int = 10_000
+    message_pages: int = 10_000  # of 100 messages: a million in one chat
     contacts_filter: Mapping[str, str] = field(default_factory=dict)
     retention: Mapping[str, int] = field(default_factory=dict)
     hourly: str = HOURLY

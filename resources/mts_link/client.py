@@ -278,7 +278,9 @@ class MtsLinkClient:
             if ended or (since_ms is not None and _created_ms(oldest, default=since_ms + 1) < since_ms):
                 return
             query["fromMessageId"] = _message_id(oldest)
-        raise Incomplete(f"A chat has more than {most_pages * MESSAGES:,} messages to read")
+        raise Incomplete(
+            f"A chat has more than {most_pages * MESSAGES:,} messages to read (MTS_LINK_MESSAGE_PAGES)"
+        )
 
     def crowd(
         self, jobs: Iterable[J], read: Callable[[J, threading.Event], Iterator[Page]]

@@ -147,3 +147,32 @@ def test_visits_are_asked_for_by_the_old_parameter(here: Path):
 def test_a_refusal_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]):
     assert run("events", ["event_session_details", "--eventsessionID", "1"]) == 1
     assert capsys.readouterr().err.strip() == "event_session_details: refused with 404 Not found"
+
+
+def test_the_limit_of_a_chat_is_that_of_the_tables(
+    here: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    typed = ["channel_messages", "--chatId", server.org.chat_id(0)]
+    monkeypatch.setenv("MTS_LINK_MESSAGE_PAGES", "1")
+    server.control("write", {"chat": 0, "count": 120})
+    assert run("chats", typed) == 1
+    assert "MTS_LINK_MESSAGE_PAGES" in capsys.readouterr().err
+    assert not list(here.glob("*.json"))
+    monkeypatch.setenv("MTS_LINK_MESSAGE_PAGES", "3")
+    assert run("chats", typed) == 0
+    messages = written(here, "channel_messages")
+    assert isinstance(messages, list)
+    assert len({m["id"] for m in messages}) == len(messages) == server.org.message_count(0)
+
+
+def test_a_key_in_the_old_file_only_is_told_of(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (here / "config").mkdir()
+    (here / "config" / "tokens.json").write_text('{"api_token": "an-old-key"}')
+    monkeypatch.delenv("MTS_LINK_API_TOKEN")
+    assert run("organisation", ["timezones_list"]) == 2
+    told = capsys.readouterr().err
+    assert "config/tokens.json is no longer read" in told
+    assert "MTS_LINK_API_TOKEN" in told
+    assert "an-old-key" not in told

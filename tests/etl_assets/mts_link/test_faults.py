@@ -93,7 +93,10 @@ def test_a_chat_that_is_longer_than_allowed_is_told_of_and_keeps_no_other_from_b
             place.load("channel_messages")
         assert stats["requests"] == 4
         assert place.rows("SELECT parent, message FROM mts_link._errors") == [
-            (place.server.org.chat_id(1), "A chat has more than 100 messages to read")
+            (
+                place.server.org.chat_id(1),
+                "A chat has more than 100 messages to read (MTS_LINK_MESSAGE_PAGES)",
+            )
         ]
         assert place.value("SELECT count() FROM bi.channel_messages") == 3 * 50 + 100
 

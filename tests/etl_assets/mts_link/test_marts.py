@@ -17,7 +17,7 @@ from etl_assets.mts_link.parents import Parent
 from etl_assets.mts_link.record_files import records
 from etl_assets.mts_link.retention import delete_old
 from etl_assets.mts_link.settings import mts_link_settings
-from etl_assets.mts_link.tables import RowMaker, table_of
+from etl_assets.mts_link.tables import SESSIONS, RowMaker, table_of
 from resources.clickhouse import WarehouseResource
 from resources.mts_link import Scrubber
 from sandbox.mts_link.org import CONVERTED
@@ -29,10 +29,10 @@ MSK = "+03:00"
 
 
 def put(warehouse: WarehouseResource, name: str, *records: dict[str, Any], parent: str = "") -> None:
-    """Records of a method, as the source gives them, into its table."""
-    endpoint = BY_NAME[name]
+    """Records of a method, as the source gives them, into its table; `parent`: its key, `one/two` for two."""
+    endpoint = BY_NAME.get(name, SESSIONS)
     maker = RowMaker(endpoint, Scrubber(), ZONE, frozenset(PRIVACY))
-    owner = Parent((parent,), "", None, None) if parent else None
+    owner = Parent(tuple(parent.split("/")), "", None, None) if parent else None
     batch = maker.batch(records, datetime.now(UTC), owner)
     table, _ = warehouse.ensure(table_of(endpoint, "Europe/Moscow"))
     with warehouse.load(table, asset=f"mts_link/{name}") as load:
@@ -92,7 +92,50 @@ def fill(warehouse: WarehouseResource) -> None:
         # in two parts, the second still without an end
         person(2, stay("10:00:00", "10:10:00", 600), stay("10:20:00", None, 300), shown=4, confirmed=1),
         person(3),
+        # over midnight, without what the vendor calls duration; reconnected at once, then present for no time
+        {
+            "id": 4,
+            "eventSessions": [
+                {
+                    "id": "602",
+                    "startsAt": "2025-11-12T23:00:00+0300",
+                    "endsAt": "2025-11-13T01:00:00+03:00",
+                    "connections": [
+                        {"joined": "2025-11-12 23:00:00", "leaved": "2025-11-13 00:30:00"},
+                        {
+                            "joined": "2025-11-12T21:30:00+00:00",
+                            "leaved": "2025-11-13T01:00:00+0300",
+                            "duration": "1800",
+                        },
+                        {"joined": "2025-11-13T01:00:00+0300", "leaved": "2025-11-13T01:00:00+0300"},
+                    ],
+                }
+            ],
+        },
     )
+    put(
+        warehouse,
+        "event_participants",
+        {"id": 1, "userId": 1, "visited": True},
+        {"id": 2, "userId": 2, "visited": "1"},
+        {"id": 3, "userId": 3, "visited": 0},
+        {"id": 4, "userId": None, "visited": "0"},
+        {"id": 5, "userId": 1, "visited": False},
+        parent="601",
+    )
+    put(warehouse, "attention_checkpoints", {"id": 1}, {"id": 2}, parent="601")
+    sessions = [
+        {"id": "601", "startsAt": "2025-11-10T10:00:00+0300", "endsAt": "2025-11-10T11:05:59+0300"},
+        {"id": "603", "startsAt": "2035-11-10T10:00:00+0300"},
+    ]
+    put(warehouse, "event_sessions", {"id": "51", "eventSessions": sessions})
+    group = {"course": {"id": 8, "name": "Вводный"}, "startsAt": "2025-11-01T00:00:00+0300"}
+    put(warehouse, "courses_groups", {"id": 81} | group, {"id": 82} | group)
+    students = [
+        {"student": {"id": n, "status": state}, "progress": progress}
+        for n, state, progress in ((1, "successed", 100), (2, "active", 40.5), (3, "invited", None))
+    ]
+    put(warehouse, "course_group_statistics", *students, parent="8/81")
     messages = (
         chat(1, "u1", "2025-11-10T23:59:00", "да"),
         chat(2, "u1", "2025-11-11T00:01:00", "четыре"),
@@ -123,15 +166,55 @@ def test_time_in_the_room_counts_two_devices_once(marts: WarehouseResource):
         "SELECT user_id, present_s, connected_s, present_pct, attention_pct "
         "FROM mts_link_marts.participant_attendance ORDER BY user_id"
     )
-    assert found == [("1", 1800, 2100, 50, 75), ("2", 900, 900, 25, 25), ("3", 0, 0, 0, None)]
+    assert found == [
+        ("1", 1800, 2100, 50, 75),
+        ("2", 900, 900, 25, 25),
+        ("3", 0, 0, 0, None),
+        ("4", 7200, 7200, 100, None),
+    ]
 
 
 def test_involvement_and_attention_of_a_session(marts: WarehouseResource):
     found = marts.query(
         "SELECT people, average_involvement_pct, attention_shown, attention_confirmed, attention_pct "
-        "FROM mts_link_marts.involvement"
+        "FROM mts_link_marts.involvement WHERE event_session_id = '601'"
     )
-    assert found == [(3, 60, 8, 4, 50)]
+    assert found == [(2, 65, 8, 4, 50)]  # the third was listed and never came
+
+
+def test_a_session_shows_who_was_expected_who_came_and_how_long_they_stayed(marts: WarehouseResource):
+    found = marts.query(
+        "SELECT event_session_id, duration_minutes, participants_count, unique_participants, visited_count, "
+        "attendance_pct, average_participant_duration_minutes, max_participant_duration_minutes, "
+        "min_participant_duration_minutes, checkpoints_count, has_attention_control "
+        "FROM mts_link_marts.event_analyzer ORDER BY event_session_id"
+    )
+    assert found == [
+        ("601", 65, 5, 4, 2, 40, 22.5, 30, 15, 2, True),
+        ("603", None, 0, 0, 0, None, 0, 0, 0, 0, False),
+    ]
+
+
+def test_progress_of_a_group_is_the_mean_of_those_who_have_any(marts: WarehouseResource):
+    found = marts.query(
+        "SELECT group_id, course_name, students, finished, finished_pct, average_progress_pct "
+        "FROM mts_link_marts.course_progress ORDER BY group_id"
+    )
+    assert found[0] == ("81", "Вводный", 3, 1, 33.3, 70.2)
+    assert found[1][:4] == ("82", "Вводный", 0, 0)
+
+
+def test_messages_by_chat_person_and_day_of_moscow(marts: WarehouseResource):
+    found = marts.query(
+        "SELECT chat_id, user_id, toString(date), messages_count, average_message_length "
+        "FROM mts_link_marts.messages_by_chat_user_day ORDER BY date, user_id"
+    )
+    assert found == [
+        ("c1", "u1", "2025-11-10", 1, 2),
+        ("c1", "u1", "2025-11-11", 1, 6),
+        ("c1", "u2", "2025-11-11", 1, 6),
+        ("c1", "u1", "2025-11-13", 1, 0),
+    ]
 
 
 def test_active_people_by_day_of_moscow_with_days_of_silence(marts: WarehouseResource):
@@ -159,9 +242,9 @@ def test_messages_and_calls_of_a_day_stand_together(marts: WarehouseResource):
         "total_activity_events FROM mts_link_marts.daily_activity ORDER BY date"
     )
     assert found == [
-        ("2025-11-10", 1, 2, 0, None, None, 0, 0, 0, 1),
+        ("2025-11-10", 1, 2, 0, 0, 0, 0, 0, 0, 1),
         ("2025-11-11", 2, 6, 2, 44.5, 89, 1, 4, 5, 4),
-        ("2025-11-13", 1, 0, 0, None, None, 0, 0, 0, 1),
+        ("2025-11-13", 1, 0, 0, 0, 0, 0, 0, 0, 1),
         ("2025-11-14", 0, 0, 1, 10, 10, 1, 2, 2, 1),
     ]
 
@@ -259,7 +342,7 @@ def test_rows_older_than_their_class_allows_are_deleted(marts: WarehouseResource
     deleted = delete_old(marts, {"chats": 30})
     assert deleted == {"channel_messages": before}
     assert marts.query("SELECT id FROM bi.channel_messages") == [("m9",)]
-    assert marts.query("SELECT count() FROM bi.users_stats")[0][0] == 3
+    assert marts.query("SELECT count() FROM bi.users_stats")[0][0] == 4
 
 
 @pytest.mark.parametrize("value", ['{"chat": 3}', '{"chats": 0}', '{"chats": "long"}'])
