@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
@@ -25,12 +25,15 @@ import resources.mts_link
 from benchmarks.common import folder, verdict
 from etl_assets.loading import FEED_TAG
 from resources.clickhouse import WarehouseResource
+from resources.http import HttpAnswer, HttpSession
 from resources.mts_link.client import NAP_S
 from sandbox.mts_link import SIZES, OrgConfig, Server, serve
 from sandbox.mts_link.org import Clock
 
-FACTOR = 25.0
-NEAR_S = 0.02  # of a wait is slept at our pace, since one may wake late
+FACTOR = 20.0
+WATCH_S, BUSY_SHARE = 0.003, 0.4
+HOLD_S = 0.004  # from the end of a wait until the question is sent
+NEAR_S = 0.008  # of a wait is slept at our pace, since one may wake late
 LATENCY_S = 0.01
 BUSY = 20  # the windows in which the rate is looked at, in virtual seconds
 SMALL = {"staff": 12, "sessions": 20, "channels": 4, "messages": 1_500, "contacts": 25, "tests": 8}
@@ -40,60 +43,77 @@ SPAWN = multiprocessing.get_context("spawn")
 class WaitingClock(Clock):
     """`FACTOR` times as fast as ours while all that happens is that questions wait for their turn.
 
-    From the end of a wait until the question is answered, and when nobody waits, it is as fast as ours. So
-    whatever keeps the client from asking (work between steps, a slow warehouse) counts in full, and what
-    delays a question on its way counts once. Both processes read it.
+    From the end of a wait until the question is answered, while the client computes, and when nobody waits,
+    it is as fast as ours. So whatever keeps the client from asking (work between steps, a slow warehouse)
+    counts in full, and nothing else counts more than once. Both processes read it.
     """
 
     def __init__(self) -> None:
-        # when its pace was set, its time then, its pace, questions that wait, questions on their way
-        self._state = SPAWN.Array("d", [time.monotonic(), time.time(), 1.0, 0.0, 0.0])
+        # when its pace was set, its time then, its pace; questions that wait and that are asked, work, rest
+        self._state = SPAWN.Array("d", [time.monotonic(), time.time(), 1.0, 0.0, 0.0, 0.0, 0.0])
 
     def now(self) -> float:
         with self._state:
-            since, then, pace, _, _ = self._state
+            since, then, pace, *_ = self._state
         return then + (time.monotonic() - since) * pace
 
-    def time(self) -> float:
-        """The client looks at the clock when a question may be sent, and again when it is answered."""
-        if looks := getattr(_looks, "left", 0):
-            _looks.left = looks - 1
-            if looks == 1:
-                self._change(asking=-1)
-        return self.now()
+    time = now
 
     def sleep(self, seconds: float) -> None:
-        if getattr(_looks, "left", 0):
-            _looks.left = 0
-            self._change(asking=-1)
         due = self.now() + seconds
         self._change(waiting=1)
-        if seconds < NAP_S:  # the last piece of a wait: a question follows
-            self._sleep_until(due - NEAR_S)
-            self._change(asking=1)
-            _looks.left = 2
+        if seconds >= NAP_S:
+            self._sleep_until(due)
+            self._change(waiting=-1)
+            return
+        self._sleep_until(due - NEAR_S)  # the last piece of a wait: a question follows
+        self._change(asking=1)
         self._sleep_until(due)
-        self._change(waiting=-1)
+        self._change(waiting=-1, asking=-1, hold=HOLD_S)
+
+    def asks(self, send: Callable[..., HttpAnswer]) -> Callable[..., HttpAnswer]:
+        """`send`, during which the clock is as fast as ours."""
+
+        def sent(*args: Any, **options: Any) -> HttpAnswer:
+            self._change(asking=1)
+            try:
+                return send(*args, **options)
+            finally:
+                self._change(asking=-1)
+
+        return sent
+
+    def watch(self) -> None:
+        """Look without end whether this process computes, which all but waiting is."""
+        cpu, at = time.process_time(), time.monotonic()
+        while True:
+            time.sleep(WATCH_S)
+            cpu_now, now = time.process_time(), time.monotonic()
+            self._change(working=cpu_now - cpu > BUSY_SHARE * (now - at))
+            cpu, at = cpu_now, now
 
     def _sleep_until(self, due: float) -> None:
         while (left := due - self.now()) > 0:
             time.sleep(max(left / FACTOR, 0.0005))
 
-    def _change(self, waiting: int = 0, asking: int = 0) -> None:
+    def _change(
+        self, waiting: int = 0, asking: int = 0, working: bool | None = None, hold: float = 0.0
+    ) -> None:
         with self._state:
-            since, then, pace, waits, asks = self._state
+            since, then, pace, waits, asks, works, held = self._state
             at = time.monotonic()
-            waits, asks = waits + waiting, asks + asking
+            waits, asks, works = waits + waiting, asks + asking, works if working is None else float(working)
+            held = max(held, at + hold)
+            fast = waits and not asks and not works and at >= held
             self._state[:] = [
                 at,
                 then + (at - since) * pace,
-                FACTOR if waits and not asks else 1.0,
+                FACTOR if fast else 1.0,
                 waits,
                 asks,
+                works,
+                held,
             ]
-
-
-_looks = threading.local()
 
 
 @dataclass(frozen=True)
@@ -199,7 +219,8 @@ def main() -> int:
     """Exit status 1 if a target is missed."""
     size = SIZES["medium"] if "--full" in sys.argv else SMALL
     clock = WaitingClock()
-    resources.mts_link.CLOCK = clock
+    threading.Thread(target=clock.watch, daemon=True).start()
+    resources.mts_link.CLOCK, HttpSession.send = clock, clock.asks(HttpSession.send)
     config = replace(OrgConfig(rate=2, latency=LATENCY_S), **size)
     known = Server(config)
     known.org.clock = clock

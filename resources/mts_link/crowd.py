@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 J = TypeVar("J")
 P = TypeVar("P")
 _LOOK_S = 0.2
+PAGES_AHEAD = 4
 
 
 class Stopped(Exception):
@@ -33,9 +34,12 @@ def crowd(
     """Pages of all jobs as they come, and one `Ended` after the last page of each.
 
     `read` runs in `workers` threads; errors of the classes `caught` end their job, others end everything.
-    At most a few pages wait to be taken. Leaving the iterator early stops the threads.
+    A few pages of each worker may wait to be taken, so that whoever stores them does not slow the questions
+    down. Leaving the iterator early stops the threads.
     """
-    waiting: queue.Queue[tuple[J, P | Ended[P]] | BaseException | None] = queue.Queue(maxsize=workers)
+    waiting: queue.Queue[tuple[J, P | Ended[P]] | BaseException | None] = queue.Queue(
+        maxsize=PAGES_AHEAD * workers
+    )
     stop, lock, source = threading.Event(), threading.Lock(), iter(jobs)
 
     def put(item: tuple[J, P | Ended[P]] | BaseException | None) -> None:
