@@ -102,7 +102,7 @@ def test_rows_without_an_id_are_all_here(place: House, table: str):
 
 
 def test_companies_name_their_contacts(place: House):
-    known = "WHERE COMPANY_ID IN (SELECT ID FROM bi.crm_company)"  # contacts also name companies that are gone
+    known = "WHERE COMPANY_ID IN (SELECT ID FROM bi.crm_company)"  # some contacts name others
     pairs = place.rows(f"SELECT COMPANY_ID, CONTACT_ID FROM bi.crm_contact_company {known} ORDER BY ALL")
     assert place.rows("SELECT COMPANY_ID, CONTACT_ID FROM bi.crm_company_contact ORDER BY ALL") == pairs
     assert pairs
