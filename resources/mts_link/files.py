@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,8 @@ class FileFetcher:
         """Have `target` (a path or an fsspec URL) with `size` bytes; 0 for as many as the server says.
 
         A part of it (`….part`) is gone on with where the file system can append. Raises PermanentSourceError
-        for an address that is refused, TransientSourceError when it breaks too often or the size is wrong.
+        for an address that is refused or leads to no file, TransientSourceError when it breaks too often or
+        the file has another size.
         """
         register_secret(url)
         self._requests = 0
@@ -80,37 +82,59 @@ class FileFetcher:
     def _stream(self, url: str, fs: Any, part: str, have: int, size: int) -> str | None:
         for _ in range(MOST_REDIRECTS + 1):
             self._requests += 1
-            headers = {"Range": f"bytes={have}-"} if have else {}
             own = self._headers if _origin(url) == self._own else {}
-            with self._http.stream("GET", url, headers={**headers, **own}, decode=False) as answer:
+            resume = {"Range": f"bytes={have}-"} if have else {}
+            headers = {"Accept-Encoding": "identity", **resume, **own}
+            with self._http.stream("GET", url, headers=headers, decode=False) as answer:
                 if answer.status in _REDIRECTS:
-                    url = urljoin(url, answer.headers.get("Location", ""))
-                    register_secret(url)
+                    url = _target(url, answer.headers.get("Location", ""))
                     continue
-                if answer.status == 416:  # what is here is not a beginning of what is there
-                    fs.rm(part)
-                    return "the part did not fit"
                 if answer.status >= 500 or answer.status == 429:
                     return f"answered {answer.status}"
+                if answer.status == 416 or (answer.status == 206 and _begins_at(answer) != have):
+                    fs.rm(part)  # what is here is not a beginning of what is there
+                    return "the part did not fit"
                 if answer.status not in (200, 206):
                     raise PermanentSourceError(
                         f"A record's file is refused with {answer.status}: its address may be old; run again."
                     )
-                if answer.status == 200:
-                    have = 0
-                return self._write(answer, fs, part, have, size)
-        return "too many redirects"
+                if answer.headers.get("Content-Type", "").startswith("text/html"):
+                    raise PermanentSourceError(
+                        "A record's address leads to a page, not to a file: it may be old; run again."
+                    )
+                return self._write(answer, fs, part, have if answer.status == 206 else 0, size)
+        raise PermanentSourceError("A record's file is redirected too often.")
 
     @staticmethod
     def _write(answer: Any, fs: Any, part: str, have: int, size: int) -> str | None:
-        wanted = size or have + int(answer.headers.get("Content-Length") or 0)
+        told = int(answer.headers.get("Content-Length") or 0)
         with fs.open(part, "ab" if have else "wb") as file:
             for chunk in answer.chunks:
                 file.write(chunk)
-        got = _size(fs, part)
-        if wanted and got != wanted:
-            return f"{got:,} of {wanted:,} bytes"
-        return None
+        got, wanted = _size(fs, part), size or have + told
+        if not wanted or got == wanted:
+            return None
+        if told and got == have + told:  # nothing broke off: asking again would give the same
+            fs.rm(part)
+            raise TransientSourceError(
+                f"A record's file has {got:,} bytes, and MTS Link says {wanted:,}: it may just be made anew."
+            )
+        return f"{got:,} of {wanted:,} bytes"
+
+
+def _target(url: str, location: str) -> str:
+    """Where a redirect leads. Raises PermanentSourceError for what is no web address."""
+    found = urljoin(url, location)
+    if not location or urlsplit(found).scheme not in ("http", "https"):
+        raise PermanentSourceError("A record's file is redirected to what is no web address.")
+    register_secret(found)
+    return found
+
+
+def _begins_at(answer: Any) -> int:
+    """The first byte of a partial answer; -1 if it does not say."""
+    said = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(said[1]) if said else -1
 
 
 def _size(fs: Any, path: str) -> int:
