@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,11 +17,12 @@ from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.bitrix24.deletions import Marks, Source, listed_ids
 from etl_assets.bitrix24.entities import ENTITIES, Entity, smart_process
 from etl_assets.bitrix24.facts import RunFacts
+from etl_assets.bitrix24.overlooked import Overlooked
 from etl_assets.bitrix24.readers import READERS
 from etl_assets.bitrix24.reading import NOT_HERE, EntityReader, code_of
 from etl_assets.bitrix24.reconcile import Differences, Range, differences, ranges_of, swept
 from etl_assets.bitrix24.structure import DATABASE, list_call, table_of
-from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall, failure
+from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall, Window, failure
 from resources.bitrix24.client import OddCounts, Uncounted
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import quote
@@ -238,6 +240,31 @@ class Comparer:
         self._facts = RunFacts(client, warehouse, cached=True)
         self._marks = Marks(warehouse)
         self._screens: dict[str, list[Screen]] = {}
+        self._parts: dict[str, list[tuple[ListCall, str]]] = {}
+        self._overlooked: dict[str, Overlooked] = {}
+        self._taken_in: dict[str, Compared | dg.Failure] = {}
+
+    def openings(self, entities: Sequence[Entity]) -> list[tuple[ListCall, Window]]:
+        """Begin with what counts cannot show: its first pages, for a request that is made anyway."""
+        for entity in entities:
+            mark = self._warehouse.watermark(f"{DATABASE}/{entity.name}")
+            with suppress(dg.Failure):  # the comparison itself tells of it
+                calls = [call for call, _ in self._parts_of(entity)] if mark else []
+                if mark:
+                    self._overlooked[entity.name] = Overlooked(self._warehouse, entity, calls, mark)
+        return [part for entity in self._overlooked.values() for part in entity.openings]
+
+    def take_in(self, entities: Sequence[Entity]) -> None:
+        """Load rows that came back or changed while nobody saw it, so that counts tell of the others."""
+        for entity in entities:
+            done = Compared(entity.name)
+            try:
+                overlooked = self._overlooked.get(entity.name)
+                if overlooked and (ids := overlooked.ids(self._client)):
+                    self._load(entity, ids, [], done)
+                self._taken_in[entity.name] = done
+            except dg.Failure as failed:  # its comparison raises it
+                self._taken_in[entity.name] = failed
 
     def screen(self, entities: Sequence[Entity]) -> None:
         """Count all of them by range in as few requests as possible; `compare` starts from that."""
@@ -272,16 +299,21 @@ class Comparer:
         return self._attend(entity, work)
 
     def _attend(self, entity: Entity, work: Callable[[Entity, Compared], None]) -> Compared:
-        before, done = self._client.stats.snapshot(), Compared(entity.name)
+        before, begun = self._client.stats.snapshot(), self._taken_in.pop(entity.name, None)
+        done = begun if isinstance(begun, Compared) else Compared(entity.name)
         if not self._loaded(entity):
             done.note = "not loaded from its beginning yet"
             return done
         try:
+            if isinstance(begun, dg.Failure):
+                raise begun
             work(entity, done)
         except dg.Failure as failed:
             if not (entity.name.startswith("crm_dynamic_items_") and code_of(failed) == "NOT_FOUND"):
                 raise
             done.note = "the portal no longer has this smart process; its table stays as it is"
+        if overlooked := self._overlooked.pop(entity.name, None):
+            overlooked.settled()
         done.requests = self._client.stats.since(before).requests
         return done
 
@@ -359,13 +391,16 @@ class Comparer:
 
     def _sides(self, entity: Entity) -> Iterator[Sides]:
         """The lists that make the entity's table up, each against its own rows."""
-        if entity.strategy == "object":  # the last known field list is enough to count, and costs no request
-            parts = [(list_call(entity, self._facts.last_known(entity)), "1")]
-        else:
-            parts = self._reader(entity).parts()
-        for call, rows in parts:
+        for call, rows in self._parts_of(entity):
             view = f"bi.{quote(entity.name)} WHERE {rows}"
             yield Sides(self._client, call.ids_only(), self._warehouse, view, entity.key[0])
+
+    def _parts_of(self, entity: Entity) -> list[tuple[ListCall, str]]:
+        if entity.name not in self._parts:
+            # Of an object the last known field list is enough to count, and needs no request.
+            known = entity.strategy == "object" and list_call(entity, self._facts.last_known(entity))
+            self._parts[entity.name] = [(known, "1")] if known else self._reader(entity).parts()
+        return self._parts[entity.name]
 
     def _reader(self, entity: Entity) -> EntityReader:
         return READERS[entity.strategy](entity, self._facts, self._warehouse, self._log)
@@ -414,10 +449,13 @@ class Comparer:
         elif entity.doubtful:
             self._gone_twice(entity, [], done)
         if found.missing or found.missing_ranges:
-            table = self._table(entity)
-            done.loaded += self._heal(entity, table, found.missing, found.missing_ranges)
-            done.restored += self._marks.restore(table, self._now(), found.missing)
-            done.restored += self._marks.restore(table, self._now())
+            self._load(entity, found.missing, found.missing_ranges, done)
+
+    def _load(self, entity: Entity, ids: Sequence[int], ranges: Sequence[Range], done: Compared) -> None:
+        table = self._table(entity)
+        done.loaded += self._heal(entity, table, ids, ranges)
+        done.restored += self._marks.restore(table, self._now(), ids)
+        done.restored += self._marks.restore(table, self._now())
 
     def _mark(
         self, entity: Entity, sides: Sides, gone: Sequence[int], source: Source, done: Compared
@@ -473,13 +511,15 @@ def counted_entities(warehouse: WarehouseResource) -> list[Entity]:
     return [*(e for e in ENTITIES if e.reconciled), *(smart_process(n, "") for n in numbers)]
 
 
-def rights(client: Bitrix24Client, funnels_of: Mapping[str, int]) -> dict[str, list[str]]:
+def rights(
+    client: Bitrix24Client, funnels_of: Mapping[str, int], openings: Sequence[tuple[ListCall, Window]] = ()
+) -> dict[str, list[str]]:
     """What the credential may see, as sets of names; what the portal does not tell is left out.
 
-    `funnels_of`: table -> entityTypeId.
+    `funnels_of`: table -> entityTypeId. `openings` travel in the same request.
     """
     asked = [("crm.category.list", {"entityTypeId": n}) for n in funnels_of.values()]
-    profile, scopes, *funnels = client.call_many([("profile", {}), ("scope", {}), *asked])
+    profile, scopes, *funnels = client.call_many([("profile", {}), ("scope", {}), *asked], openings)
     found: dict[str, list[str]] = {}
     if isinstance(profile, dict):
         found["rights"] = ["administrator"] if profile.get("ADMIN") in (True, "Y", "1", "true") else []
@@ -500,11 +540,20 @@ def lost_rights(now: Mapping[str, list[str]], before: Mapping[str, list[str]]) -
     return {kind: lost for kind, lost in both.items() if lost}
 
 
-def guard_rights(client: Bitrix24Client, warehouse: WarehouseResource, *, confirmed: bool) -> None:
-    """Raise if the credential sees less than at the comparison before, unless that is `confirmed`."""
+def guard_rights(
+    client: Bitrix24Client,
+    warehouse: WarehouseResource,
+    *,
+    confirmed: bool,
+    openings: Sequence[tuple[ListCall, Window]] = (),
+) -> None:
+    """Raise if the credential sees less than at the comparison before, unless that is `confirmed`.
+
+    `openings` travel in the same request.
+    """
     tables = {e.name: e.entity_type_id for e in counted_entities(warehouse)}
     funnels_of = {t: n for t, n in tables.items() if n and (n == DEALS or n >= SMART_INVOICES)}
-    now = rights(client, funnels_of)
+    now = rights(client, funnels_of, openings)
     text, _ = warehouse.notes([RIGHTS_NOTE]).get(RIGHTS_NOTE, ("{}", None))
     before = json.loads(text)
     lost = {k: v for k, v in lost_rights(now, before).items() if _matters(warehouse, k, v)}

@@ -81,7 +81,8 @@ def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
             run_id=context.run.run_id,
             log=context.log.info,
         )
-        guard_rights(bitrix24.client, warehouse, confirmed=config.confirm)
+        openings = [] if config.offline or config.inbox else comparer.openings(chosen)
+        guard_rights(bitrix24.client, warehouse, confirmed=config.confirm, openings=openings)
         failed: list[dg.Failure] = []
         if config.offline:
             done = consume(OfflineQueue(bitrix24.client), comparer, warehouse)
@@ -112,6 +113,7 @@ def compare_all(
     """Compare one after another: an entity that fails never stops the others."""
     done: list[Compared] = []
     failed: list[dg.Failure] = []
+    comparer.take_in(entities)
     if not sweep:
         comparer.screen(entities)
     for entity in entities:

@@ -73,7 +73,7 @@ TASKS = (
         among="",
         lookback=timedelta(days=7),
         backdated=True,
-        goes_with=Owner("TASK_ID", "task"),
+        counted=True,
         columns=(
             key_column("ID"),
             column("TASK_ID", TEXT, "Task"),

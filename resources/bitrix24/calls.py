@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -56,6 +56,16 @@ class ListCall:
         kept = [n for n in chosen or () if n in REQUIRED_SELECT]
         params = {**self.params, name: [self.cursor, *kept]} if chosen else self.params
         return replace(self, params=params, modified=None, modified_key=None)
+
+    def times_only(self) -> "ListCall":
+        """The same call for ids and change times; a call without a select stays whole."""
+        name = spelled(self.params, "select")
+        chosen = self.ids_only().params.get(name)
+        return replace(self, params={**self.params, name: [*chosen, self.modified]}) if chosen else self
+
+    def among_ids(self, ids: Sequence[int]) -> "ListCall":
+        """The same call for the ids alone, of those of these rows that there are."""
+        return self.ids_only().filtered({f"{self.among}{self.cursor}": list(ids)})
 
     def filtered(self, conditions: Mapping[str, Any]) -> "ListCall":
         """The same call with further conditions in its filter, in whichever case it spells it."""

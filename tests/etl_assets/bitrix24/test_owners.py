@@ -22,7 +22,7 @@ OWNERS = {
 CODES = {"deal": "D", "lead": "L", "quote": "Q", DYNAMIC: f"T{DYNAMIC:x}"}
 STAGED = {"deal": 2, "lead": 1, DYNAMIC: DYNAMIC}
 PEOPLE = ("deal", "lead", "contact", "company")
-TASK_PARTS = ("elapsed", "comment", "history", "result", "checklist")
+TASK_PARTS = ("comment", "history", "result", "checklist")
 # (table, entity of the sandbox that owns, SQL that only needs the owner's id on its right)
 BELONGINGS: list[tuple[str, str | int, str]] = [
     *(("crm_timeline_comment", kind, f"ENTITY_TYPE = '{kind}' AND ENTITY_ID") for kind in PEOPLE),
@@ -114,14 +114,15 @@ def test_they_come_back_with_it(story: Story, table: str):
 
 
 def test_a_row_without_an_owner_goes_with_nobody(place: House):
-    lost = "SELECT TASK_ID IS NULL FROM bi.task_elapsed WHERE ID = '90001'"
-    place.warehouse.command("INSERT INTO bitrix24.task_elapsed (ID, dt_inserted) VALUES ('90001', now())")
-    task = place.live("task")[0]
-    place.portal.delete("task", task)
-    reconcile(place, "task")
+    lost = "SELECT ENTITY_ID IS NULL FROM bi.crm_timeline_comment WHERE ID = '90001'"
+    row = "(ID, dt_inserted) VALUES ('90001', now())"
+    place.warehouse.command(f"INSERT INTO bitrix24.crm_timeline_comment {row}")
+    lead = place.live("lead")[0]
+    place.portal.delete("lead", lead)
+    reconcile(place, "crm_lead")
     assert place.value(lost) == 1
-    place.portal.restore("task", task)
-    reconcile(place, "task")
+    place.portal.restore("lead", lead)
+    reconcile(place, "crm_lead")
 
 
 def test_messages_of_a_chat_stay_though_an_activity_of_that_number_is_gone(place: House):
