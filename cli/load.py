@@ -7,7 +7,9 @@ after each run and Ctrl-C ends the run properly. What it does is told by the run
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import sys
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -18,6 +20,7 @@ import typer
 
 from cli.project import fail
 
+PROCESS_TAG = "svod/process"  # of a run: where it runs
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -51,6 +54,20 @@ def definitions() -> dg.Definitions:
     return defs
 
 
+def is_dead(process: str | None) -> bool:
+    """Whether a process that `PROCESS_TAG` names was of this host and is no more."""
+    host, _, number = (process or "").rpartition("/")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        pass
+    return False
+
+
 def execute(request: Request) -> bool:
     """Run it here. False when a step failed."""
     tags = {RANGE_START: request.first, RANGE_END: request.last} if request.first else {}
@@ -67,7 +84,7 @@ def execute(request: Request) -> bool:
                 asset_selection=[dg.AssetKey.from_user_string(key) for key in request.assets],
                 run_id=request.run_id,
                 run_config=request.config,
-                tags={**request.tags, **tags},
+                tags={**request.tags, **tags, PROCESS_TAG: f"{socket.gethostname()}/{os.getpid()}"},
                 raise_on_error=False,
             )
         )

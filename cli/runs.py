@@ -13,13 +13,12 @@ import dagster as dg
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from cli.child import tied
-from cli.load import Request
+from cli.load import PROCESS_TAG, Request, is_dead
 from cli.project import err, out
 from resources.http import redact
 
 POLL_S = 0.5
-STOP_S = 30
+STOP_S = 5  # for the step on its way: Dagster takes an interruption for a reason to repeat it, and goes on
 Event = dg.DagsterEventType
 
 
@@ -80,6 +79,7 @@ class Follower:
 
 def follow(request: Request, instance: dg.DagsterInstance, title: str) -> Outcome:
     """Run it in a child and show how it goes. An interruption ends the child before it goes on."""
+    bury(instance)
     columns = (
         SpinnerColumn(),
         TextColumn(escape(title)),
@@ -94,7 +94,7 @@ def follow(request: Request, instance: dg.DagsterInstance, title: str) -> Outcom
     ):
         follower = Follower(instance, request.run_id, progress, len(request.assets))
         child = subprocess.Popen(
-            tied([sys.executable, "-m", "cli.load", request.dump()]),
+            [sys.executable, "-m", "cli.load", request.dump()],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
@@ -106,7 +106,7 @@ def follow(request: Request, instance: dg.DagsterInstance, title: str) -> Outcom
                 follower.read()
         finally:
             _end(child)
-            _settle(instance, request.run_id)
+            bury(instance)
         follower.read()
         said.seek(0)
         lines = [line for line in said.read().splitlines() if line.strip()]
@@ -115,7 +115,7 @@ def follow(request: Request, instance: dg.DagsterInstance, title: str) -> Outcom
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Let Dagster write that the run was interrupted; insist after a while."""
+    """Interrupt the step on its way, then end the run."""
     if child.poll() is not None:
         return
     err.print("Stopping the run …", style="yellow")
@@ -127,11 +127,21 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _settle(instance: dg.DagsterInstance, run_id: str) -> None:
-    """A run whose process was killed would be shown as running for a day."""
-    run = instance.get_run_by_id(run_id)
-    if run and not run.is_finished:
-        instance.report_run_failed(run, "The process of the run was killed.")
+def bury(instance: dg.DagsterInstance) -> None:
+    """End the runs of killed processes of this host, and give back the places in pools that ended runs hold.
+
+    Otherwise such a run is shown as running for a day, and the next one waits for its place: for ever, where
+    no daemon runs.
+    """
+    alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+    for run in instance.get_runs(alive):
+        if is_dead(run.tags.get(PROCESS_TAG)):
+            instance.report_run_failed(run, "The process of the run was killed.")
+    pools = instance.event_log_storage
+    for run_id in pools.get_concurrency_run_ids() if pools.supports_global_concurrency_limits else ():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            pools.free_concurrency_slots_for_run(run_id)
 
 
 def _asset_of(step_key: str | None) -> str:
