@@ -101,7 +101,8 @@ _DENIED = re.compile(
 
 def is_gone(error: CommandError) -> bool:
     """Whether the portal does not have the record that was asked for."""
-    return error.code == "NOT_FOUND" or error.description.lower().startswith("not found")
+    said = error.description.lower()
+    return error.code == "NOT_FOUND" or said.startswith(("not found", "socialnetwork group not found"))
 
 
 def is_denied(error: CommandError) -> bool:

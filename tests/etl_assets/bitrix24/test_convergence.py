@@ -133,3 +133,11 @@ def test_time_spent_that_is_deleted_leaves_its_view(few: House):
     few.portal.delete("elapsed", last)
     compared(few, "task_elapsed")
     assert few.ids("task_elapsed") == few.live("elapsed")
+
+
+def test_a_group_that_is_deleted_before_its_members_are_read_stops_nothing(few: House):
+    ran(few, "bitrix24_dictionaries")
+    few.portal.delete("group", few.live("group")[0])
+    ran(few, "bitrix24_structure")
+    members = {str(row["_group"]) for row in few.portal.small["member"].live()}
+    assert {group for (group,) in few.rows("SELECT GROUP_ID FROM bi.sonet_group_user")} == members
