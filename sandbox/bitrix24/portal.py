@@ -222,9 +222,13 @@ class Portal:
     def _history_columns(self, type_id: int, owner: Table | None) -> dict[str, data.OwnColumn]:
         stage_field = "STATUS_ID" if type_id in (1, 7) else "STAGE_ID"
 
+        def place(i: int) -> int:
+            """Position of the owner; of records that were added, which have values of their own, any."""
+            return min((i - 1) // 2, owner.size - 1) if owner else 0
+
         def at(i: int, name: str) -> Any:
             assert owner is not None
-            return owner.profile_values(name)[owner.profile[(i - 1) // 2]]
+            return owner.profile_values(name)[owner.profile[place(i)]]
 
         def stage(i: int) -> data.Stage:
             category = at(i, "CATEGORY_ID") if "CATEGORY_ID" in (owner.fields if owner else ()) else 0
@@ -236,7 +240,7 @@ class Portal:
         return {
             "ID": lambda i, h, c, m: i,
             "TYPE_ID": lambda i, h, c, m: 1 if i % 2 else kinds[stage(i).semantics],
-            "OWNER_ID": lambda i, h, c, m: int(owner.ids[(i - 1) // 2]) if owner else 0,
+            "OWNER_ID": lambda i, h, c, m: int(owner.ids[place(i)]) if owner else 0,
             "CREATED_TIME": lambda i, h, c, m: c,
             "CATEGORY_ID": lambda i, h, c, m: at(i, "CATEGORY_ID"),
             "STAGE_ID": lambda i, h, c, m: stage(i).code,

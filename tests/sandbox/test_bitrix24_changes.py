@@ -185,3 +185,10 @@ def test_a_comment_moves_the_time_of_activity_and_a_task_is_changed_by_what_it_h
     assert portal.small["task"].rows[3]["changedDate"] > task
     portal.delete("task", 3)
     assert "NOT_ACCESSIBLE" in rest.raw("task.checklistitem.getlist", {"TASKID": 3}).text
+
+
+def test_stage_history_goes_on_beyond_the_rows_of_the_start(rest: Any) -> None:
+    for deal in range(1, 5):
+        rest.portal.change("deal", rest.ids()[deal], STAGE_ID="WON")
+    newest = rest.result("crm.stagehistory.list", entityTypeId=2, order={"ID": "DESC"})["items"][:4]
+    assert [row["STAGE_ID"] for row in newest] == ["WON"] * 4
