@@ -183,6 +183,28 @@ def test_a_night_that_is_broken_off_goes_on_where_it_stopped(tmp_path: Path, mon
         assert differences(house, "user_channels") == {}
 
 
+def test_a_past_range_that_is_broken_off_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("etl_assets.mts_link.fan_out.FLUSH_PARENTS", 4)
+    past, config = (day(90), day(40)), small_org(sessions=120, staff=5, participants=3, days=120)
+    with org_house(tmp_path, config, MTS_LINK_START_DATE=day(100)) as house:
+        house.load(SCHEDULE, feed=None, days=(day(100), day(0)))
+        midnight = f"toStartOfDay(startsAt, 'Europe/Moscow') BETWEEN '{past[0]}' AND '{past[1]}'"
+        held = sorted(house.rows(f"SELECT id FROM bi.event_sessions WHERE {midnight}"))
+        assert len(held) > 30
+        house.server.add_fault("status", path="/part", status=401, skip=20, times=None)
+        assert not house.run(PEOPLE, feed=None, days=past).success
+        house.server.faults.clear()
+        with house.counted() as stats:
+            house.load(PEOPLE, feed=None, days=past)
+        assert stats["requests"] <= len(held) - 20 + 4 + 8
+        assert sorted(house.rows(f"SELECT DISTINCT event_session_id FROM bi.{PEOPLE}")) == held
+        with house.counted() as stats:
+            house.load(PEOPLE, feed=None, days=past)  # asked for once more, it is all read again
+        assert stats["requests"] == len(held)
+
+
 def test_parents_read_before_a_kill_are_not_asked_for_again(tmp_path: Path):
     sessions, kills = 120, (60, 50)
     with place(tmp_path, small_org(sessions=sessions, staff=5, participants=3)) as here:
