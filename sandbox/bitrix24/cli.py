@@ -3,19 +3,18 @@
 import asyncio
 import json
 import signal
-import urllib.error
-import urllib.request
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sandbox.bitrix24.config import PortalConfig
 from sandbox.bitrix24.portal import Portal
 from sandbox.bitrix24.server import run_portal
+from sandbox.control import call, pairs
 
 DEFAULT_PORT = 8024
-_TIMEOUT_S = 60
 
 app = typer.Typer(
     help="Emulated Bitrix24 portal. `serve` runs it, the other commands change a running one.",
@@ -123,36 +122,8 @@ async def _serve_until_signal(portal: Portal, host: str, port: int) -> None:
     await run_portal(portal, stop, host=host, port=port, ready=lambda: typer.echo(portal.webhook_url))
 
 
-def _call(port: int, operation: str, body: dict[str, Any] | None = None) -> None:
-    """Send one operation to the portal and print the answer."""
-    url = f"http://127.0.0.1:{port}/{operation}"
-    request = urllib.request.Request(
-        url, json.dumps(body or {}).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        typer.echo(json.load(error)["error"], err=True)
-        raise typer.Exit(1) from None
-    except urllib.error.URLError:
-        typer.echo(f"no portal answers on port {port}: start it with `serve`", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
-
-
-def _pairs(values: list[str] | None) -> dict[str, Any]:
-    """`FIELD=value` arguments; a value that parses as JSON is taken as JSON."""
-    result: dict[str, Any] = {}
-    for item in values or ():
-        name, separator, text = item.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"expected FIELD=value, got {item!r}")
-        try:
-            result[name] = json.loads(text)
-        except json.JSONDecodeError:
-            result[name] = text
-    return result
+_call = partial(call, "portal")
+_pairs = partial(pairs, name="FIELD")
 
 
 @app.command()

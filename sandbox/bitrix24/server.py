@@ -2,11 +2,11 @@
 
 import asyncio
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sandbox.background import in_background
 from sandbox.bitrix24.config import PortalConfig
 from sandbox.bitrix24.http import Connection, Router
 from sandbox.bitrix24.portal import Portal
@@ -79,31 +79,10 @@ def serve(
     """
     require_loopback(host)
     portal = Portal(config)
-    started, failure = threading.Event(), list[BaseException]()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
     tls = _tls(certfile, keyfile)
 
-    def target() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_until_complete(
-                run_portal(portal, stop, host=host, port=port, tls=tls, ready=started.set)
-            )
-        except BaseException as error:
-            failure.append(error)
-            started.set()
-        finally:
-            loop.close()
+    async def run(stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        await run_portal(portal, stop, host=host, port=port, tls=tls, ready=ready)
 
-    thread = threading.Thread(target=target, name="sandbox-bitrix24", daemon=True)
-    thread.start()
-    started.wait()
-    if failure:
-        thread.join()
-        raise failure[0]
-    try:
+    with in_background("sandbox-bitrix24", run):
         yield portal
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(timeout=10)

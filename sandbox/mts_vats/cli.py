@@ -1,18 +1,18 @@
 """`python -m sandbox mts_vats ...`: serve a cabinet, or change one that is running."""
 
-import json
 import signal
 import threading
-import urllib.error
-import urllib.request
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 
+from sandbox.control import call, pairs
 from sandbox.mts_vats.cabinet import CabinetConfig, VirtualCabinet
 from sandbox.mts_vats.server import make_server
 
 DEFAULT_PORT = 8028
+_call = partial(call, "cabinet")
 app = typer.Typer(
     help="Emulated MTS VATS cabinet. `serve` runs it, the other commands change a running one.",
     no_args_is_help=True,
@@ -79,7 +79,7 @@ def change(
     port: Port = DEFAULT_PORT,
 ) -> None:
     """Change a trunk: --set enabled=false --set flags=[0,0,1,1]."""
-    _call(port, "control/trunk", {"phone": phone, "values": _pairs(values), "remove": remove})
+    _call(port, "control/trunk", {"phone": phone, "values": pairs(values), "remove": remove})
 
 
 @app.command()
@@ -91,38 +91,10 @@ def add(port: Port = DEFAULT_PORT) -> None:
 @app.command()
 def settings(values: Values = None, port: Port = DEFAULT_PORT) -> None:
     """Show settings, or change some: --set latency_s=0.2 --set expire_every=10."""
-    _call(port, "control/settings", _pairs(values))
+    _call(port, "control/settings", pairs(values))
 
 
 @app.command()
 def stats(port: Port = DEFAULT_PORT) -> None:
     """Requests, calls, logins, writes."""
     _call(port, "stats")
-
-
-def _pairs(values: list[str] | None) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for item in values or ():
-        name, separator, text = item.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"expected name=value, got {item!r}")
-        try:
-            result[name] = json.loads(text)
-        except json.JSONDecodeError:
-            result[name] = text
-    return result
-
-
-def _call(port: int, operation: str, body: dict[str, Any] | None = None) -> None:
-    url = f"http://127.0.0.1:{port}/{operation}"
-    request = urllib.request.Request(url, json.dumps(body or {}).encode())
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        typer.echo(json.load(error)["error"], err=True)
-        raise typer.Exit(1) from None
-    except urllib.error.URLError:
-        typer.echo(f"no cabinet answers on port {port}: start it with `serve`", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))

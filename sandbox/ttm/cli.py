@@ -3,13 +3,13 @@
 import asyncio
 import json
 import signal
-import urllib.error
-import urllib.request
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from sandbox.control import call
 from sandbox.ttm.server import run_system
 from sandbox.ttm.system import ARREARS, STOPPED, SystemConfig, TicketSystem
 
@@ -80,21 +80,7 @@ async def _serve_until_signal(system: TicketSystem, host: str, port: int) -> Non
     await run_system(system, stop, host=host, port=port, ready=ready)
 
 
-def _call(port: int, operation: str, body: dict[str, Any] | None = None) -> None:
-    """Send one operation to the system and print the answer."""
-    url = f"http://127.0.0.1:{port}/{operation}"
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        typer.echo(json.load(error).get("error", "refused"), err=True)
-        raise typer.Exit(1) from None
-    except urllib.error.URLError:
-        typer.echo(f"no ticket system answers on port {port}: start it with `serve`", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+_call = partial(call, "ticket system")
 
 
 @app.command()

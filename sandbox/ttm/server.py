@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sandbox.background import in_background
 from sandbox.loopback import require_loopback
 from sandbox.ttm.app import ABORT, App, Broken
 from sandbox.ttm.system import SystemConfig, TicketSystem
@@ -109,43 +109,10 @@ def serve(
 ) -> Iterator[TicketSystem]:
     """A running system on a free port (or `port`), in a background thread; with a certificate over https."""
     require_loopback(host)
-    system, started, failure = (
-        TicketSystem(config or SystemConfig()),
-        threading.Event(),
-        list[BaseException](),
-    )
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
+    system = TicketSystem(config or SystemConfig())
 
-    def target() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_until_complete(
-                run_system(
-                    system,
-                    stop,
-                    host=host,
-                    port=port,
-                    certfile=certfile,
-                    keyfile=keyfile,
-                    ready=started.set,
-                )
-            )
-        except BaseException as error:
-            failure.append(error)
-            started.set()
-        finally:
-            loop.close()
+    async def run(stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        await run_system(system, stop, host=host, port=port, certfile=certfile, keyfile=keyfile, ready=ready)
 
-    thread = threading.Thread(target=target, name="sandbox-ttm", daemon=True)
-    thread.start()
-    started.wait()
-    if failure:
-        thread.join()
-        raise failure[0]
-    try:
+    with in_background("sandbox-ttm", run):
         yield system
-    finally:
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(stop.set)
-        thread.join(timeout=10)
