@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import orjson
 
 Row = dict[str, Any]
 
@@ -12,11 +15,20 @@ def _list(value: Any) -> list[Row]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
+def fingerprint(record: Any) -> str:
+    """The key of what has no id: records that are equal are one."""
+    return hashlib.sha256(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
 def user_sessions(user: Mapping[str, Any]) -> Iterator[Row]:
-    """One row a person and session of `/stats/users`; one without a session for a person who has none."""
+    """One row a person and session of `/stats/users`; one without a session for a person who has none.
+
+    Guests may come without an id: their address stands for it, else all that is told of them.
+    """
     person = {k: v for k, v in user.items() if k != "eventSessions"}
+    key = {} if user.get("id") else {"person_key": fingerprint(person.get("email") or person)}
     for session in _list(user.get("eventSessions")) or [{}]:
-        yield {**person, "session": session, "event_session_id": session.get("id", "")}
+        yield {**person, **key, "session": session, "event_session_id": session.get("id", "")}
 
 
 VISIT_STATES = ("registered", "not_visited", "visited")
@@ -33,7 +45,8 @@ def passings(run: Mapping[str, Any]) -> Iterator[Row]:
     """One row a test run and person of `/tests/{id}/results`; one without a person for a run of nobody."""
     outer = {k: v for k, v in run.items() if k != "users"}
     for user in _list(run.get("users")) or [{}]:
-        yield {**outer, "passing": user, "passing_user_id": user.get("userId") or user.get("id") or ""}
+        person = user.get("userId") or user.get("id") or (fingerprint(user) if user else "")
+        yield {**outer, "passing": user, "passing_user_id": person}
 
 
 def user_passings(test: Mapping[str, Any]) -> Iterator[Row]:

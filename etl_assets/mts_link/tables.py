@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from etl_assets.mts_link.endpoints import Endpoint
 from etl_assets.mts_link.endpoints.events import SESSION
 from etl_assets.mts_link.fields import RAW, Source
 from etl_assets.mts_link.parents import DATABASE, Parent, aware, parent_columns
-from etl_assets.mts_link.shapes import event_sessions
+from etl_assets.mts_link.shapes import event_sessions, fingerprint
 from resources.clickhouse import Table
 from resources.clickhouse.table import Column
 from resources.clickhouse.values import INSTANT, INTEGER, TEXT
@@ -146,7 +145,7 @@ class RowMaker:
                 self.unknown |= piece.keys() - self._known
                 row = {c.column: _value(c, piece, order) for c in self._columns}
                 if self._hashed and row.get("id") is None:
-                    row["id"] = _fingerprint(self._identity(row) or piece)
+                    row["id"] = fingerprint(self._identity(row) or piece)
                 owned = owner or {c.column: _value(c, piece, order) for c in self._parent}
                 yield {**row, **owned, "raw": orjson.dumps(piece).decode()}
 
@@ -192,8 +191,3 @@ def _value(source: Source, record: dict[str, Any], order: int) -> Any:
     if source.field.kind is TEXT and isinstance(value, int | float) and not isinstance(value, bool):
         return text_id(value)
     return value
-
-
-def _fingerprint(record: Mapping[str, Any]) -> str:
-    """The key of a record without an id: records that are equal are one."""
-    return hashlib.sha256(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

@@ -42,7 +42,7 @@ SCHEDULE_OPTIONS = (
     "accessSettings[isModerationRequired]",
 )
 PERSON = (
-    "userId=id email name secondName patrName=pattrName|patrName sex phone organization position "
+    "userId=id|person_key email name secondName patrName=pattrName|patrName sex phone organization position "
     "id=event_session_id"
 )
 OF_SESSION = """eventId startsAt endsAt duration questionCount userQuestionCount chatMessageCount

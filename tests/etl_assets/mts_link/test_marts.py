@@ -174,6 +174,23 @@ def test_time_in_the_room_counts_two_devices_once(marts: WarehouseResource):
     ]
 
 
+def test_people_without_an_id_are_each_a_row(tmp_path: Path):
+    with org_house(tmp_path, small_org(sessions=2)) as place:
+        stays = [stay("10:00:00", "10:20:00", 1200)]
+        guests = [person(0, *stays) | {"id": None, "email": f"{n}@example.org", "name": n} for n in "ab"]
+        unnamed = [{k: v for k, v in g.items() if k not in ("id", "email")} for g in guests]
+        put(place.warehouse, "users_stats", person(1, *stays), *guests, *unnamed)
+        put(place.warehouse, "users_stats", guests[0] | {"name": "another name"})
+        assert place.value("SELECT count() FROM bi.users_stats") == place.value(
+            "SELECT uniqExact(userId) FROM bi.users_stats WHERE userId != ''"
+        )
+        assert place.value("SELECT count() FROM bi.users_stats") == 5
+        takers = [{"name": "a", "isTestPassed": True}, {"name": "b", "isTestPassed": False}]
+        put(place.warehouse, "test_results", {"id": 5, "users": takers}, parent="91")
+        assert place.value("SELECT countIf(userId != '') FROM bi.test_results") == 2
+        assert place.rows("SELECT table_name FROM svod.rejected_rows") == []
+
+
 def test_involvement_and_attention_of_a_session(marts: WarehouseResource):
     found = marts.query(
         "SELECT people, average_involvement_pct, attention_shown, attention_confirmed, attention_pct "
