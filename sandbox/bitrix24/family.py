@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -76,7 +76,9 @@ def members(portal: "Portal", entity: str, owner: int) -> Iterator[Member]:
     type_id = next((number for number, name in _TYPES.items() if name == entity), 0)
     if type_id and "activity" in portal.tables:
         table = portal.tables["activity"]
-        for position in np.flatnonzero(table.alive[: table.size]).tolist():
+        size, owner_id = table.size, cast("Any", table.own("OWNER_ID"))  # of a number or of an array of them
+        likely = owner_id(table.ids[:size], table.hashes[:size], 0, 0) == owner
+        for position in np.flatnonzero(table.alive[:size] & (likely | table.touched[:size])).tolist():
             of = str(table.value(position, "OWNER_TYPE_ID")), str(table.value(position, "OWNER_ID"))
             if of == (str(type_id), str(owner)):
                 yield "activity", int(table.ids[position])

@@ -143,6 +143,16 @@ def test_what_is_compared_by_its_own_ids_goes_with_nobody():
         replace(deal, goes_with=Owner("COMPANY_ID", "crm_company"))
 
 
+def test_a_night_of_no_changes_costs_fewer_requests_than_there_are_entities(place: House):
+    reconcile(place)
+    with place.counted() as stats:
+        reconcile(place)
+    figures = place.metadata("deleted_objects")
+    compared = str(figures["compared"])
+    assert all(f"| {table} |" in compared for table in OWNERS.values())
+    assert stats["http_requests"] == figures["http_requests"] <= 4
+
+
 def test_a_smart_process_that_is_gone_stops_nobody(place: House):
     number = place.portal.add_smart_process("short-lived", items=3)["entityTypeId"]
     place.refresh_smart_processes()
