@@ -17,8 +17,9 @@ from etl_assets.metrika.assets import counters_of
 from etl_assets.metrika.fields import DATABASE
 from etl_assets.metrika.settings import MetrikaSettings
 from etl_assets.partitions import days_of
-from resources.clickhouse import Column, Table, WarehouseResource
+from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.plain import DAY, STRING, UINT32, UINT64, WORD
+from resources.clickhouse.plain import plain_column as _c
 from resources.errors import PermanentSourceError
 from resources.http import Slots
 from resources.metrika import MetrikaClient, MetrikaResource, Uploading
@@ -28,10 +29,6 @@ MARK = "svodlevel4x"  # begins the comment of our files, which may hold letters 
 MATCHED_DAYS = 21  # older visits are not found by the service any more
 PROCESSING_H = 3  # "up to two hours"
 SAMPLE = 5
-
-
-def _c(name: str, kind: Any, comment: str) -> Column:
-    return Column(name, name, kind, comment, plain=True)
 
 
 SENT = Table(

@@ -5,13 +5,9 @@ from __future__ import annotations
 from etl_assets.metrika.fields import DATABASE
 from resources.clickhouse import Column, Table
 from resources.clickhouse.plain import DAY, FLOAT, INT32, UINT8, UINT16, UINT32, UINT64, WORD, moment
-from resources.clickhouse.values import Kind
+from resources.clickhouse.plain import plain_column as _c
 
 SCORE = Column("score", "score", FLOAT, "Вероятность уровня 4+ по модели; NULL, если визит выбран правилом")
-
-
-def _c(name: str, kind: Kind, comment: str) -> Column:
-    return Column(name, name, kind, comment, plain=True)
 
 
 _KEY = (

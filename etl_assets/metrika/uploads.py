@@ -12,16 +12,12 @@ from etl_assets.metrika.assets import counters_of
 from etl_assets.metrika.conversions import CONVERSIONS, MARK, PROCESSING_H
 from etl_assets.metrika.fields import DATABASE
 from etl_assets.metrika.settings import MetrikaSettings
-from resources.clickhouse import Column, Table, WarehouseResource
+from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.plain import STRING, UINT32, UINT64, WORD
-from resources.clickhouse.values import Kind
+from resources.clickhouse.plain import plain_column as _c
 from resources.metrika import MetrikaClient, MetrikaResource, Uploading
 
 UPLOADS = dg.AssetKey([DATABASE, "conversion_uploads"])
-
-
-def _c(name: str, kind: Kind, comment: str) -> Column:
-    return Column(name, name, kind, comment, plain=True)
 
 
 UPLOADED = Table(

@@ -6,6 +6,7 @@ Such tables have millions of rows and no NULLs. A value that does not fit is sti
 
 from __future__ import annotations
 
+from resources.clickhouse.table import Column, literal
 from resources.clickhouse.values import Kind
 
 _INSTANT = "'%Y-%m-%d %H:%i:%s'"
@@ -82,7 +83,7 @@ def list_of(kind: Kind) -> Kind:
         found = _strings(v) if quoted else _elements(v)
         if texts:
             return found
-        value = f"ifNull({kind.sql('e', zone)}, defaultValueOfTypeName({_literal(kind.type)}))"
+        value = f"ifNull({kind.sql('e', zone)}, defaultValueOfTypeName({literal(kind.type)}))"
         return f"arrayMap(e -> {value}, {found})"
 
     def misfit(v: str, zone: str) -> str:
@@ -110,5 +111,6 @@ FLOAT = Kind(
 )
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def plain_column(name: str, kind: Kind, comment: str) -> Column:
+    """A column that is read from the key of its own name, as tables of our own making have them."""
+    return Column(name, name, kind, comment, plain=True)
