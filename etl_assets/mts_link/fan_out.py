@@ -30,6 +30,8 @@ FLUSH_PARENTS = 500
 FLUSH_S = 3.0
 FEWEST_FAILED = 3  # so few refusals are told of, but are no share
 TRIED = 5  # the first refusals that make a missing right likely
+TRIED_STRANGERS = 50  # of people some of whom the organisation does not know
+STRANGERS = ("participants", "learners")
 DOWN = 3  # so many in a row without an answer: the server is down, not a chat
 BROKEN = 25  # and so many with a server's error, which it gives for single chats too
 
@@ -41,6 +43,7 @@ class Outcome:
     asked: int = 0
     answered: int = 0
     refused: Counter[int] = field(default_factory=Counter)
+    unserved: int = 0
     unread: int = 0
     first: str = ""
 
@@ -51,6 +54,7 @@ class Outcome:
     def text(self) -> str:
         """What the user reads."""
         told = [f"{count} refused with {status}" for status, count in sorted(self.refused.items())]
+        told += [f"{self.unserved} of a kind that is not served"] if self.unserved else []
         told += [f"{self.unread} could not be read"] if self.unread else []
         return f"{self.asked} asked for, {self.answered} answered" + "".join(f", {t}" for t in told)
 
@@ -183,15 +187,6 @@ class FanOut:
         return OK, ""
 
     def _note(self, parent: Parent, status: int, message: str) -> None:
-        out = self.outcome
-        out.asked += 1
-        if status == OK:
-            out.answered += 1
-        elif status in REFUSED:
-            out.refused[status] += 1
-        else:
-            out.unread += 1
-        out.first = out.first or message
         before, newest = self.known.get(parent.key), self._cursor.pop(parent.key, 0)
         mark = Mark(
             parent.key,
@@ -203,10 +198,25 @@ class FanOut:
             datetime.now(UTC),
         )
         self._done.append(mark)
+        self._count(mark)
+
+    def _count(self, mark: Mark) -> None:
+        out = self.outcome
+        out.asked += 1
+        if mark.status == OK:
+            out.answered += 1
+        elif mark.unserved:
+            out.unserved += 1
+        elif mark.status in REFUSED:
+            out.refused[mark.status] += 1
+        else:
+            out.unread += 1
+        out.first = out.first or mark.message
 
     def _mind_rights(self) -> None:
         """The key may lack the right to the whole method: then the first answers are all 403."""
-        if self.outcome.refused[403] == self.outcome.asked == TRIED and not self._ever_answered():
+        most = TRIED_STRANGERS if self._endpoint.parent in STRANGERS else TRIED
+        if self.outcome.refused[403] == self.outcome.asked == most and not self._ever_answered():
             raise self._no_right()
 
     def _ever_answered(self) -> bool:

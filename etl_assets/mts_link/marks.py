@@ -15,6 +15,7 @@ from resources.clickhouse.table import Table
 from resources.clickhouse.warehouse import Load
 
 OK = 200
+UNSERVED = "type is not supported"
 _ensured: dict[tuple[str, str], Table] = {}  # by this process, which need not look again
 
 
@@ -29,6 +30,11 @@ class Mark:
     rows: int
     cursor: str
     read_at: datetime
+
+    @property
+    def unserved(self) -> bool:
+        """The method is not for people of this kind, such as students: no fault, and no right to be given."""
+        return self.status == 403 and UNSERVED in self.message
 
 
 class Marks:

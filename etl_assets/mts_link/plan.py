@@ -42,7 +42,7 @@ class Plan:
         if self.mode == "hourly" or fresh:
             return False
         # a right may be given without a trace at the parent
-        return self._restless(parent) or mark.status not in (OK, 404)
+        return self._restless(parent) or not (mark.status in (OK, 404) or mark.unserved)
 
     def _within(self, parent: Parent) -> bool:
         """Whether the parent's day is in the window; one without a day belongs to an open window."""

@@ -126,6 +126,20 @@ def test_a_missing_scope_ends_one_asset_at_once_and_says_which(place: OrgHouse):
     assert not unequal(place, "event_questions")
 
 
+def test_people_of_a_kind_that_a_method_does_not_serve_are_recorded_and_are_no_failure(place: OrgHouse):
+    text = 'A user with the "STUDENT" type is not supported'
+    place.load(SCHEDULE, PEOPLE)
+    people = sorted(user for (user,) in place.rows(f"SELECT DISTINCT userId FROM bi.{PEOPLE}") if user)
+    students = "|".join(people[:-1])
+    place.server.add_fault("status", path=f"({students})/tests", status=403, message=text, times=None)
+    result = place.load("user_tests_stats")
+    told = check(result, "user_tests_stats", "parents")
+    assert told.passed
+    assert f"1 answered, {len(people) - 1} of a kind that is not served" in (told.description or "")
+    errors = "SELECT uniqExact(parent) FROM mts_link._errors WHERE endpoint = 'user_tests_stats'"
+    assert place.value(errors) == len(people) - 1
+
+
 def test_an_empty_period_is_empty_and_a_failed_read_is_not(place: OrgHouse):
     place.server.add_fault("status", path="/stats/users", status=404, message="Not found", times=None)
     place.load("users_stats")
