@@ -205,7 +205,7 @@ class FanOut:
         out.asked += 1
         if mark.status == OK:
             out.answered += 1
-        elif mark.unserved:
+        elif mark.unserved or (mark.status == 404 and self._endpoint.parent in STRANGERS):
             out.unserved += 1
         elif mark.status in REFUSED:
             out.refused[mark.status] += 1

@@ -126,12 +126,13 @@ def test_a_missing_scope_ends_one_asset_at_once_and_says_which(place: OrgHouse):
     assert not unequal(place, "event_questions")
 
 
-def test_people_of_a_kind_that_a_method_does_not_serve_are_recorded_and_are_no_failure(place: OrgHouse):
-    text = 'A user with the "STUDENT" type is not supported'
+@pytest.mark.parametrize("status", [403, 404])
+def test_people_whom_a_method_does_not_serve_are_recorded_and_are_no_failure(place: OrgHouse, status: int):
+    text = 'A user with the "STUDENT" type is not supported' if status == 403 else "Not found"
     place.load(SCHEDULE, PEOPLE)
     people = sorted(user for (user,) in place.rows(f"SELECT DISTINCT userId FROM bi.{PEOPLE}") if user)
     students = "|".join(people[:-1])
-    place.server.add_fault("status", path=f"({students})/tests", status=403, message=text, times=None)
+    place.server.add_fault("status", path=f"({students})/tests", status=status, message=text, times=None)
     result = place.load("user_tests_stats")
     told = check(result, "user_tests_stats", "parents")
     assert told.passed
