@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import dagster as dg
 import orjson
@@ -63,9 +62,9 @@ class Sides:
     view: str
     key: str
 
-    def counting(self, wanted: Range) -> tuple[str, dict[str, Any]]:
+    def counting(self, wanted: Range) -> ListCall:
         """The call whose total is the number of rows in a range."""
-        return self.call.method, dict(self.call.filtered(self._filter(wanted)).params)
+        return self.call.filtered(self._filter(wanted))
 
     def there(self, ranges: Sequence[Range]) -> list[tuple[list[int], int]]:
         found: dict[int, tuple[list[int], int]] = {}
@@ -119,7 +118,7 @@ class Sides:
     def _totals(self, among: Sequence[Sequence[int]]) -> list[int]:
         name = f"{self.call.among}{self.call.cursor}"
         calls = [self.call.filtered({name: list(ids)}) for ids in among]
-        return known(self.client.totals([(call.method, call.params) for call in calls]))
+        return known(self.client.totals(calls))
 
     def _witnessed(self, chunks: Sequence[Sequence[int]], witness: int) -> set[int]:
         found = Counter(self._shown([i for chunk in chunks for i in (*chunk, witness)]))

@@ -129,16 +129,13 @@ class Bitrix24Client:
             self._scanner.prefetched[name] = Opening(parts[0][0], last, min(at for _, at in parts.values()))
         return answers
 
-    def totals(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> list[int | CommandError]:
+    def totals(self, calls: Sequence[ListCall | tuple[str, Mapping[str, Any]]]) -> list[int | CommandError]:
         """How many rows the portal counts for each call, in its order; the rows themselves are not read.
 
         Counting is slow on large lists (minutes for millions of rows), so this is for checks, never for
         reading.
         """
-        jobs = (
-            Job(index, Command(method, f"{method}?{bracket({**params, 'start': 0})}"))
-            for index, (method, params) in enumerate(calls)
-        )
+        jobs = (Job(index, _counting(call)) for index, call in enumerate(calls))
         answers: list[int | CommandError] = [0] * len(calls)
         for settled, _ in self._packer.stream(jobs, len(calls)):
             for job, outcome in settled:
@@ -182,8 +179,8 @@ class Bitrix24Client:
         """Yield (index of the filter, ids of its first page, how many rows the portal counts for it).
 
         The pages of all filters travel together. A page that does not agree with its count (cut short, or
-        changed meanwhile) is asked for again, then OddCounts is raised. Raises the failure of any of them that
-        the portal refuses.
+        changed meanwhile) is asked for again, then OddCounts is raised. Raises the failure of any of them
+        that the portal refuses.
         """
         jobs = (self._ids_job(call, filters[i], i) for i in range(len(filters)))
         more: deque[Job] = deque()
@@ -322,6 +319,13 @@ class Bitrix24Client:
                 f"Bitrix24 {call.method}: the portal ignores the filter `>{call.cursor}`."
             )
         return last
+
+
+def _counting(call: ListCall | tuple[str, Mapping[str, Any]]) -> Command:
+    if isinstance(call, ListCall):
+        return Command(call.method, ListQuery(call, ALL).page(counted=True))
+    method, params = call
+    return Command(method, f"{method}?{bracket({**params, 'start': 0})}")
 
 
 def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,10 +167,15 @@ def _argument(call: Call, position: int, *names: str) -> Any:
 @method("task.elapseditem.getlist", scope="task")
 def _elapsed(call: Call) -> Result:
     """Positional: [TASKID], ORDER, FILTER, SELECT, PARAMS; without NAV_PARAMS only the first page."""
-    shift = 0 if isinstance(_argument(call, 0, "ORDER"), dict) else 1
-    raw = as_map(_argument(call, 1 + shift, "FILTER"), "FILTER")
-    navigation = as_map(_argument(call, 3 + shift, "PARAMS"), "PARAMS").get("NAV_PARAMS") or {}
-    order = as_map(_argument(call, shift, "ORDER"), "ORDER")
+    given = [value for name, value in call.params.items() if name != "auth"]
+    if given and not isinstance(given[0], dict | list):
+        given.pop(0)
+    order, raw, _, more = (as_map(value, "arguments") for value in (*given, *({},) * 4)[:4])
+    if not all(name.isidentifier() for name in order):
+        raise RestError(
+            "ERROR_CORE", "TASKS_ERROR_EXCEPTION_#256; Param #0 (arOrder); 256/TE/WRONG_ARGUMENTS"
+        )
+    navigation = as_map(more.get("NAV_PARAMS"), "NAV_PARAMS")
     rows = ordered(chosen(call, call.portal.small["elapsed"], raw), order)
     start = (as_int(navigation.get("iNumPage"), 1) - 1) * PAGE
     page = rows[start : start + PAGE]

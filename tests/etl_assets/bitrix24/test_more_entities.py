@@ -177,29 +177,6 @@ def test_children_follow_the_task_that_changed(place: House):
     assert place.ids("task_comment") == place.live("task_comment")
 
 
-def test_comments_follow_the_last_activity_of_their_owner(place: House):
-    comments = place.portal.small["timeline_comment"]
-    assert place.ids("crm_timeline_comment") == sorted(comments.rows)
-    owners = {
-        "lead": place.live("lead")[0],
-        "contact": place.live("contact")[0],
-        "deal": place.live("deal")[0],
-    }
-    place.portal.clock.advance(1200)
-    now, new = place.portal.now(), {}
-    for kind, owner in owners.items():  # deals of this portal keep no time of activity: their change counts
-        place.portal.change(kind, owner, silent=kind != "deal", LAST_ACTIVITY_TIME=now)
-        said = {"ENTITY_ID": str(owner), "ENTITY_TYPE": kind, "COMMENT": f"of a {kind}"}
-        new[place.portal.create("timeline_comment", **said)] = f"of a {kind}"
-    place.feed("crm_deal")
-    with place.counted() as stats:
-        place.feed("crm_timeline_comment")
-    assert stats["calls"]["crm.timeline.comment.list"] <= 10
-    for number, text in new.items():
-        sql = "SELECT COMMENT FROM bi.crm_timeline_comment WHERE ID = {i:String}"
-        assert place.value(sql, i=str(number)) == text
-
-
 def test_elapsed_time_is_read_by_pages_with_positional_arguments(place: House):
     assert place.ids("task_elapsed") == place.live("elapsed")
     place.portal.clock.advance(1200)
@@ -215,6 +192,14 @@ def test_time_that_is_entered_afterwards_arrives(place: House):
     now = place.portal.create("elapsed", TASK_ID="1", SECONDS="120")
     place.feed("task_elapsed")
     assert {late, now} <= set(place.ids("task_elapsed"))
+
+
+def test_time_spent_that_is_deleted_leaves_its_view(place: House):
+    place.feed("task_elapsed")
+    gone = place.live("elapsed")[3]
+    place.portal.delete("elapsed", gone)
+    reconcile(place, "task_elapsed")
+    assert place.ids("task_elapsed") == place.live("elapsed")
 
 
 def test_calls_of_the_last_week_are_read_again(place: House):
