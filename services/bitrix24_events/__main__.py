@@ -8,18 +8,20 @@ from pathlib import Path
 import dagster as dg
 import uvicorn
 
-from etl_assets.settings import number, text
+from etl_assets.settings import text, whole
 from resources.bitrix24.inbox import Inbox
-from resources.http import register_secret
+from resources.http import install_log_redaction, register_secret
 from services.bitrix24_events.app import PATH, create_app
 
 
 def main() -> int:
-    """Exit status 1 if a setting is missing."""
+    """Exit status 1 if a setting is missing or malformed."""
+    install_log_redaction()
     try:
         token = text("BITRIX24_EVENTS_TOKEN")
         folder = Path(text("SVOD_STATE_DIR"))
-        host, port = text("BITRIX24_EVENTS_HOST", "127.0.0.1"), int(number("BITRIX24_EVENTS_PORT", 8030))
+        host = text("BITRIX24_EVENTS_HOST", "127.0.0.1")
+        port = whole("BITRIX24_EVENTS_PORT", 8030, least=1, most=65_535)
     except dg.Failure as failure:
         print(failure.description, file=sys.stderr)
         return 1

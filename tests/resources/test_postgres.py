@@ -149,3 +149,14 @@ def _storage(server: EmbeddedPostgres) -> dict[str, object]:
             "custom": {"module": "resources.dagster_storage", "class": "PostgresStorage", "config": config}
         }
     }
+
+
+def test_an_error_does_not_repeat_what_was_bound(server: EmbeddedPostgres):
+    engine = connect(with_driver(server.url))
+    try:
+        with engine.connect() as connection, pytest.raises(sqlalchemy.exc.DataError) as error:
+            connection.execute(sa.text("SELECT 1 / length(:name) - 1 / 0"), {"name": "Иванова Анна"})
+    finally:
+        engine.dispose()
+    assert "division by zero" in str(error.value)
+    assert "Иванова" not in str(error.value)

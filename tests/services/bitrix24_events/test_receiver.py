@@ -96,6 +96,15 @@ def test_without_a_token_it_does_not_start():
     assert "BITRIX24_EVENTS_TOKEN is not set" in done.stderr
 
 
+def test_a_port_that_is_none_is_named(tmp_path: Path):
+    settings = {"BITRIX24_EVENTS_TOKEN": "a-token-of-events", "SVOD_STATE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "services.bitrix24_events"]
+    environment = {**os.environ, **settings, "BITRIX24_EVENTS_PORT": "70000"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "BITRIX24_EVENTS_PORT must be at most 65535.\n"
+
+
 def test_taken_events_come_again_until_they_are_done(tmp_path: Path):
     inbox = Inbox(tmp_path)
     inbox.put({"event": "A"})
