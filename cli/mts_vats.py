@@ -49,11 +49,14 @@ def key() -> None:
 
 
 def _change(action: str, phones: list[str], cabinet: str, apply: bool) -> None:
-    from cli.services import local_systems, postgres, stop_signals
+    from cli.services import Interrupted, local_systems, postgres, stop_signals
 
     folder = enter()
-    with stop_signals(), postgres(folder), local_systems(0, {"mts_vats"}):
-        good = _run({"action": action, "phones": phones, "cabinet": cabinet, "dry_run": not apply})
+    try:
+        with stop_signals(), postgres(folder), local_systems(0, {"mts_vats"}):
+            good = _run({"action": action, "phones": phones, "cabinet": cabinet, "dry_run": not apply})
+    except Interrupted:
+        raise fail("Stopped. What was done before is in bi.device_changes.") from None
     if not good:
         raise fail("Not everything was changed as asked; the reasons are above.")
     if not apply:
