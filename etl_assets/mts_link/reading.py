@@ -270,13 +270,16 @@ class Asker:
         for message in page.items:
             if has_thread(message):
                 thread = str(message.get("id") or message.get("messageId"))
-                yield from self._client.messages(path, viewer, None, self._message_pages, stop, thread)
+                try:
+                    yield from self._client.messages(path, viewer, None, self._message_pages, stop, thread)
+                except Refused as refused:  # the message went away, or this server has no threads
+                    self._log(f"Answers to a message of a chat cannot be read: {refused.status}")
 
 
 def has_thread(message: Mapping[str, object]) -> bool:
     """Whether a message has answers; the field is documented nowhere, so any count of them is taken."""
     for name, value in message.items():
-        known = name.lower().startswith(("thread", "repl", "answer"))
+        known = name.lower().startswith(("thread", "repl", "answer")) and not name.lower().endswith("id")
         if known and isinstance(value, int) and value > 0:
             return True
     return False

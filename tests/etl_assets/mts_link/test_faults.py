@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from sandbox.mts_link.org import SESSION
+from sandbox.mts_link.wire import ApiError
 from tests.etl_assets.house import failures
 from tests.etl_assets.mts_link.org_house import OrgHouse, org_house, small_org
 from tests.etl_assets.mts_link.truth import Truth
@@ -99,6 +101,32 @@ def test_a_chat_that_is_longer_than_allowed_is_told_of_and_keeps_no_other_from_b
             )
         ]
         assert place.value("SELECT count() FROM bi.channel_messages") == 3 * 50 + 100
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_answers_in_a_thread_are_read_and_one_that_is_refused_costs_nothing_else(
+    tmp_path: Path, refused: bool
+):
+    with org_house(tmp_path, small_org(sessions=2, staff=3, channels=1, messages=120)) as place:
+        org, answers = place.server.org, place.server.answers
+        told, plain = answers.messages, org.message
+
+        def messages(query: dict[str, str], chat: str) -> dict[str, Any]:
+            if "parrentMessageId" not in query:
+                return told(query, chat)
+            if refused:
+                raise ApiError(404, "Not found")
+            assert query["parrentMessageId"] == org.message_id(0, 7)
+            return {"data": [plain(0, 7) | {"id": "answer", "replyToId": 7}]}
+
+        answers.messages = messages
+        org.message = lambda c, m: plain(c, m) | ({"repliesCount": 1} if m == 7 else {"replyToId": m})
+        place.load("chats_organization_members", "user_channels")
+        with place.counted() as stats:
+            place.load("channel_messages")
+        assert stats["requests"] == 3
+        assert place.value("SELECT count() FROM bi.channel_messages") == 120 + (not refused)
+        assert place.rows("SELECT * FROM mts_link._errors") == []
 
 
 def test_too_many_refusals_fail_the_asset_and_keep_what_was_read(place: OrgHouse):
