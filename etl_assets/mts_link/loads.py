@@ -13,7 +13,7 @@ from etl_assets.loading import FULL, Batch, Bounds, Loaded, LoadKind, load_incre
 from etl_assets.mts_link.endpoints import Endpoint
 from etl_assets.mts_link.fan_out import FanOut
 from etl_assets.mts_link.parents import DATABASE, Parent, ParentRows
-from etl_assets.mts_link.plan import Mode, Plan
+from etl_assets.mts_link.plan import Mode, Plan, lively
 from etl_assets.mts_link.reading import EARLIEST, Asker, WindowReader
 from etl_assets.mts_link.settings import MtsLinkSettings
 from etl_assets.mts_link.tables import SESSIONS, RowMaker, table_of
@@ -67,6 +67,9 @@ def load_children(
         asker.marks, asker.viewers = load.known, viewers(warehouse)
     plan = Plan(mode, now, timedelta(days=settings.lookback_days), bounds, start.since)
     due = plan.due(everyone, load.known)
+    if endpoint.strategy == "messages" and mode == "hourly":
+        asker.news_only = {chat.key for chat in lively(everyone, load.known, now)} - {p.key for p in due}
+        due += [parent for parent in everyone if parent.key in asker.news_only]
     if endpoint.parent == "visitors" and due:
         asker.emails = emails(client)
         due = [parent for parent in due if asker.emails.get(parent.key)]

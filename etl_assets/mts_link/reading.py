@@ -208,6 +208,7 @@ class Asker:
         self.viewers: Mapping[str, list[str]] = {}
         self.emails: Mapping[str, str] = {}
         self.since = EARLIEST
+        self.news_only: set[str] = set()  # chats without the look-back and the threads
 
     def __call__(self, job: tuple[Parent, ...], stop: threading.Event) -> Iterator[Page]:
         parent = job[0]
@@ -252,14 +253,16 @@ class Asker:
         mark = self.marks.get(parent.key)
         since = None
         if mark and mark.cursor:
-            since = int(mark.cursor) - int(MESSAGE_LOOKBACK.total_seconds() * 1000)
+            back = timedelta(0) if parent.key in self.news_only else MESSAGE_LOOKBACK
+            since = int(mark.cursor) - int(back.total_seconds() * 1000)
         path = self._endpoint.path.replace("{chatId}", parent.key)
         viewers = self.viewers.get(parent.key) or [""]
         for viewer in viewers:
             try:
                 for page in self._client.messages(path, viewer, since, self._message_pages, stop):
                     yield page
-                    yield from self._threads(path, viewer, page, stop)
+                    if parent.key not in self.news_only:
+                        yield from self._threads(path, viewer, page, stop)
                 return
             except Refused as refused:
                 if refused.status not in (403, 404) or viewer == viewers[-1]:

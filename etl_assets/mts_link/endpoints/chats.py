@@ -53,13 +53,16 @@ CHATS = (
     Endpoint(
         "channel_messages",
         "chats",
-        "Messages of chats, read as a member of each. Deletions are not reported by the source.",
+        "Messages of chats, read as a member of each. An hour asks the 15 chats that were written in last, "
+        "if that is less than a week ago; a night asks all that have a new message, and reads threads. "
+        "Deletions are not reported by the source.",
         "/chats/channel/{chatId}/messages",
         "id=id|messageId authorId|senderId|userId|author.id text|content|message createdAtMs",
         options=("viewerId", "fromMessageId", "parrentMessageId", "direction", "limit"),
         parent="written_chats",
         privacy="chats",
         strategy="messages",
+        hourly=True,
         kept=True,
         source="GET /chats/channel/{id}/messages",
     ),

@@ -50,7 +50,7 @@ class Place:
 
         self.server.watch = watch
         try:
-            status = process.wait(200)
+            status = process.wait(500)
         finally:
             process.kill()
             self.server.watch = None
