@@ -223,10 +223,12 @@ class MtsLinkClient:
         received, cursor, before = 0, None, None
         for number in range(1, _MOST_PAGES):
             found, asked_at = self.get(call, call.paging.query(number, received, cursor), stop)
-            items = found.items
-            if items and items == before:
+            items, keys = found.items, _keys(found.items)
+            if items and keys == before:
+                if not call.paging.listed:  # it knows no pages: the first answer was all
+                    return
                 raise Incomplete(f"MTS Link gives the same page of {_kind(call.path)} twice")
-            received, before = received + len(items), items
+            received, before = received + len(items), keys
             yield Page(items, asked_at, found.total)
             if self._last(call.paging, found, len(items), cursor):
                 return
@@ -439,6 +441,15 @@ def _unreachable(kind: str) -> _Attempt:
     if kind == "ca":
         raise PermanentSourceError("MTS_LINK_CA_BUNDLE: there is no such file of certificates.")
     return _Attempt(0, kind)
+
+
+def _keys(items: list[Record]) -> object:
+    """What tells one page from another: ids, since other fields may change meanwhile; else all of it."""
+    for name in ("id", "chatUserId", "userId"):
+        found = {text_id(item.get(name)) for item in items}
+        if len(found) == len(items) and "" not in found:
+            return found
+    return items
 
 
 def _message_id(message: Record) -> str:

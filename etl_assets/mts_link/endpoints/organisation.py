@@ -1,6 +1,6 @@
 """Organisation and settings."""
 
-from etl_assets.mts_link.endpoints.model import Endpoint
+from etl_assets.mts_link.endpoints.model import BY_100, Endpoint
 
 ORGANISATION = (
     Endpoint(
@@ -18,6 +18,7 @@ ORGANISATION = (
         "Groups of employees. The answer is documented nowhere: all of it stands in `raw`.",
         "/organization-groups",
         "id name usersCount createdAt",
+        paging=BY_100,
         privacy="organisation",
         source="GET /organization-groups",
     ),

@@ -93,6 +93,22 @@ def test_a_limit_that_is_silently_replaced_loses_nothing(tmp_path: Path):
     assert [len(p.items) for p in pages] == [50, 50, 50, 0]
 
 
+@pytest.mark.parametrize("people", [20, 100])
+def test_a_server_that_knows_no_pages_gives_all_at_once(tmp_path: Path, people: int):
+    with serve(OrgConfig(rate=None, staff=people - 1)) as server:  # and a bot
+        told, seen = server.answers.chat_members, []
+
+        def unpaged(query: dict[str, str]) -> Any:
+            rows = told({"perPage": "100"})["data"]["items"]
+            seen.append(rows)
+            return {"data": {"items": [r | {"presence": f"seen {len(seen)}"} for r in rows]}}
+
+        server.answers.chat_members = unpaged
+        call = Call("/chats/organization/members", paging=Paging("page", 100, listed=False))
+        found = [r["chatUserId"] for page in client(server, tmp_path).pages(call) for r in page.items]
+    assert len(found) == len(set(found)) == people
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(0, 120), size=st.sampled_from([10, 50, 100]), listed=st.booleans())
 def test_a_list_ends_exactly_where_it_ends(count: int, size: int, listed: bool):
