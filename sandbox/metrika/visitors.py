@@ -20,7 +20,7 @@ UTC3 = timezone(timedelta(hours=3))
 KNOWN = 13  # ids of the invented visitors leave this remainder, so that an upload can tell them from others
 MODULUS = 97
 SITE = "https://shop.example"
-_ADDRESS = "203.0.113." + "x" * 3  # logs show the last part of an address masked by these letters
+_ADDRESS = "203.0.113." + "x" * 3  # the last part is masked: observed in public fixtures of ym:s:ipAddress
 _PAGES = (
     "/",
     "/catalog",
