@@ -260,7 +260,8 @@ class Extraction:
                 return (
                     self._clean(found) if isinstance(found, dict) else [self._clean(r) for r in found or []]
                 )
-            return [self._clean(record) for record in self._records()]
+            found = [self._clean(record) for record in self._records()]
+            return _joined(found) if self._stepped else found
         except Refused as refused:
             if refused.status in endpoint.absent and not refused.no_route:
                 return []
@@ -296,6 +297,21 @@ class Extraction:
 
     def _clean(self, record: dict[str, Any]) -> dict[str, Any]:
         return self._scrubber.scrub(record, self._endpoint.dropped)
+
+
+def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records of a period that was read piece by piece, as one answer has them: a person once, with all of
+    the sessions."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, record in enumerate(records):
+        key = text_id(record.get("id")) or f"{number} without an id"
+        sessions = record.get("eventSessions")
+        if key in found and isinstance(sessions, list):
+            there = found[key].setdefault("eventSessions", [])
+            there += [session for session in sessions if session not in there]
+        else:
+            found[key] = record
+    return list(found.values())
 
 
 def main(group: str) -> int:

@@ -144,6 +144,19 @@ def test_visits_are_asked_for_by_the_old_parameter(here: Path):
     assert visits["visited"] or visits["not_visited"]
 
 
+def test_statistics_of_a_long_period_are_as_one_answer_has_them(here: Path, server: Server):
+    period = {"from": "2015-01-01 00:00:00", "to": "2035-01-01 00:00:00"}
+    wanted = {
+        user["id"]: {session["id"] for session in user["eventSessions"]}
+        for user in server.answers.users_stats(period)
+    }
+    assert run("events", ["users_stats"]) == 0
+    people = written(here, "users_stats")
+    assert isinstance(people, list)
+    assert len(people) == len(wanted)
+    assert {p["id"]: {s["id"] for s in p["eventSessions"]} for p in people} == wanted
+
+
 def test_a_refusal_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]):
     assert run("events", ["event_session_details", "--eventsessionID", "1"]) == 1
     assert capsys.readouterr().err.strip() == "event_session_details: refused with 404 Not found"

@@ -205,7 +205,7 @@ IN_SESSIONS = (
     ),
     _of_sessions(
         "event_chat_messages",
-        "Messages in the chat of an event.",
+        "Messages in the chat of an event, as far as moderation let them through.",
         "/eventsessions/{eventsessionID}/chat",
         "id authorName text isModerated sentByAdmin avatarUrl authorId createAt updateAt attachments",
         "GET /eventsessions/{id}/chat, help article 19627",
