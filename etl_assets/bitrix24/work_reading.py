@@ -67,14 +67,15 @@ class PerKindReader(ManyCallsReader):
             yield from self._records(rows)
 
     def _lines(self) -> Iterator[Mapping[str, Any]]:
-        """Pages of 200 by offset, inside PARAMS."""
-        (_, (method, params)), offset = self.questions()[0], 0
+        """Pages of at most 200 by offset, inside PARAMS, until one brings nothing new."""
+        (_, (method, params)), offset, seen = self.questions()[0], 0, set[str]()
         while True:
             answer = self.client.call(method, {"PARAMS": {**params["PARAMS"], "offset": offset}})
-            rows = rows_in(answer, None)
-            yield from rows
-            if len(rows) < params["PARAMS"]["limit"]:
+            rows = [row for row in rows_in(answer, None) if str(row.get("ID")) not in seen]
+            if not rows:
                 return
+            yield from rows
+            seen |= {str(row.get("ID")) for row in rows}
             offset += len(rows)
 
 
@@ -191,7 +192,7 @@ class WorkTimeReader(EntityReader):
                     continue
                 rows = rows_in(answer, "items")
                 yield from self._records({"userId": user, **row} for row in rows)
-                if len(rows) >= PAGE:  # the smallest page that portals are known to cap at
+                if len(rows) >= PAGE:
                     going_on.append(user)
             users, page = going_on, page + 1
         self._tell_denied(denied, asked, bounds)

@@ -23,6 +23,7 @@ from resources.errors import PermanentSourceError, TransientSourceError
 from resources.http import Clock
 
 V3_SINGLES = 3  # so few calls of REST 3.0 are not worth a batch that may fail
+NOTHING = (b"null", b"false", b'""')  # how a parent without rows may be answered, besides [] and {}
 ODD_PAGES = 4  # so many pages in a row that disagree with their count end the reading
 LOG = logging.getLogger("svod.bitrix24")
 
@@ -293,6 +294,8 @@ class Bitrix24Client:
             if is_gone(outcome.error):
                 return []
             raise failure(outcome.error)
+        if bytes(outcome.raw) in NOTHING:
+            return []
         try:
             return [_mapping(call, decode(row)) for row in rows_of(call, outcome.raw)]
         except BadAnswer as error:

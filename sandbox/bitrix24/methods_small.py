@@ -201,8 +201,8 @@ def _of_owner(
         if kind and number and number not in call.portal.small[kind].rows:
             raise RestError("ERROR_CORE", said)
         rows = [row for row in call.portal.small[entity].live() if row.get(owner) == number]
-        found = shown(call, rows)
-        return Result({wrapper: found} if wrapper else found, len(found), None, len(found))
+        found = shown(call, rows) or call.portal.small[entity].nothing
+        return Result({wrapper: found} if wrapper else found, len(rows), None, len(rows))
 
     return handler
 

@@ -20,7 +20,7 @@ class Small:
     """Rows by id. `id_key`, `changed` and `created` are keys of a row; `dates` are compared as moments.
 
     `types` is the field list, where the portal gives one: name in the list -> type. `denied`: owners whose
-    rows may not be read.
+    rows may not be read. `nothing`: the answer for an owner without rows.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Small:
     types: dict[str, str] = field(default_factory=dict)
     text_ids: bool = True
     denied: set[int] = field(default_factory=set)
+    nothing: Any = field(default_factory=list)
     rows: dict[int, Row] = field(default_factory=dict)
     bin: dict[int, Row] = field(default_factory=dict)
 

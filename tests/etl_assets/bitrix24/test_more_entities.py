@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from etl_assets.bitrix24.assets import Bitrix24Settings, build_asset
 from etl_assets.bitrix24.entities import ENTITIES
+from etl_assets.bitrix24.universal_lists import universal_list
+from etl_assets.bitrix24.work_reading import universal_lists
 from tests.etl_assets.house import QUIET, House, day, failures, house, small_portal
 
 # table -> (entity of the sandbox, key column, a column that can be changed and its key on the portal)
@@ -291,6 +295,29 @@ def test_work_time_is_read_for_many_employees_in_a_request(place: House):
     assert place.value("SELECT count() FROM bi.timeman_record WHERE endTime > startTime") == len(expected)
 
 
+def test_long_lists_of_work_time_and_of_lines_are_read_to_their_end(place: House):
+    days, lines = place.portal.small["work_day"], place.portal.small["line"]
+    for number in range(500, 571):
+        days.put(number, {**days.rows[1], "id": number, "userId": 3})
+    for number in range(10, 71):
+        lines.put(number, {**lines.rows[1], "ID": str(number)})
+    place.feed("timeman_record", "openline_config")
+    assert place.ids("timeman_record", "id") == place.live("work_day")
+    assert place.ids("openline_config") == place.live("line")
+
+
+@pytest.mark.parametrize("said", [None, False, {}, ""])
+def test_an_owner_without_rows_may_be_answered_by_anything(place: House, said: Any):
+    results = place.portal.small["task_result"]
+    bare = next(n for n in place.live("task") if n not in {row["_task"] for row in results.live()})
+    place.portal.clock.advance(1200)
+    place.portal.change("task", bare, title=f"without {said!r}")
+    results.nothing = said
+    place.feed("task", "task_result")
+    results.nothing = []
+    assert place.ids("task_result", "id") == place.live("task_result")
+
+
 def test_a_chat_that_others_have_is_read_by_its_sessions(place: House):
     every = place.ids("openline_message", "id")
     place.portal.small["line_message"].denied.add(1)
@@ -306,6 +333,14 @@ def test_lists_of_groups_are_found_group_by_group(place: House):
     assert place.rows(sql) == [("lists_socnet", "2")]
     assert place.value("SELECT count() FROM bi.lists_field WHERE IBLOCK_ID = '33'") == 9
     assert place.value("SELECT count() FROM bi.lists_section WHERE IBLOCK_ID = '31'") == 60
+
+
+def test_elements_of_a_list_of_a_group_are_read_in_its_name(place: House):
+    known = {each.number: each for each in universal_lists(place.bitrix24.client)}[33]
+    asset = build_asset(universal_list(known), Bitrix24Settings())
+    resources = {"bitrix24": place.bitrix24, "warehouse": place.warehouse}
+    assert dg.materialize([asset], instance=place.instance, resources=resources, run_config=QUIET).success
+    assert place.ids("lists_33") == place.live("list_33")
 
 
 def test_a_planner_is_its_users(place: House):
