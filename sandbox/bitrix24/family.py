@@ -68,9 +68,15 @@ CHILDREN: dict[str, tuple[Child, ...]] = {
 }
 
 
+def _children(portal: "Portal") -> dict[str, tuple[Child, ...]]:
+    """The children of every entity, items of smart processes too."""
+    items = [f"dynamic_{row['entityTypeId']}" for row in portal.processes]
+    return CHILDREN | {item: (_comments(item),) for item in items}
+
+
 def members(portal: "Portal", entity: str, owner: int) -> Iterator[Member]:
     """The live rows that belong to a row: (entity, id). Activities are those of their main owner."""
-    for child in CHILDREN.get(entity, ()) if portal.has_small else ():
+    for child in _children(portal).get(entity, ()) if portal.has_small else ():
         rows = portal.small[child.entity].rows
         yield from [(child.entity, number) for number, row in rows.items() if child.owned(row, owner)]
     type_id = next((number for number, name in _TYPES.items() if name == entity), 0)
@@ -86,7 +92,7 @@ def members(portal: "Portal", entity: str, owner: int) -> Iterator[Member]:
 
 def owner_of(portal: "Portal", entity: str, row: dict[str, Any]) -> tuple[str, int, str] | None:
     """(entity, id, which time moves) of the owner that a change of this row touches."""
-    for owner, children in CHILDREN.items():
+    for owner, children in _children(portal).items():
         for child in children:
             number = str(row.get(child.column))
             mine = child.entity == entity and number.isdigit() and child.owned(row, int(number))

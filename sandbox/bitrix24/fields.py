@@ -200,7 +200,9 @@ LOCATION_ID|location|Местоположение
 """
     + _ORIGIN.strip()
     + _UTM
-    + """PARENT_ID_142|crm_entity|Проект|parent=142
+    + _ACTIVITY_TAIL.strip()
+    + """
+PARENT_ID_142|crm_entity|Проект|parent=142
 PARENT_ID_149|crm_entity|Объект|parent=149
 PARENT_ID_185|crm_entity|Тендер|parent=185""",
     2,

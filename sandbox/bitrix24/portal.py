@@ -357,6 +357,7 @@ class Portal:
             defaults |= self._stage_columns(table, values)
             row = {name: value for name, value in defaults.items() if name in table.fields}
             new_id = table.append(row | self._canonical(table, values), self.now())
+            self._touch_timeline(table, table.size - 1)
             self._record_history(table, history, table.size - 1, 1)
             self.events.row_event(table, new_id, "ADD")
             return new_id
@@ -402,6 +403,7 @@ class Portal:
                 if "MOVED_TIME" in table.fields:
                     canonical["MOVED_TIME"] = self.now()
             table.change(position, canonical, None if silent else self.now())
+            self._touch_timeline(table, position)
             if moved:
                 final = table.value(position, "STAGE_ID" if "STAGE_ID" in table.fields else "STATUS_ID")
                 semantics = self._stage_columns(table, {"STAGE_ID": final, **canonical})["STAGE_SEMANTIC_ID"]
@@ -489,6 +491,16 @@ class Portal:
             table.change(position, {"LAST_ACTIVITY_TIME": self.now()}, None)
         else:
             table.change(position, {}, self.now())
+
+    def _touch_timeline(self, table: Table, position: int) -> None:
+        """An activity that is made or changed moves its owner's time of activity, and nothing else of it."""
+        if table.key != "activity":
+            return
+        type_id, owner_id = (table.value(position, name) for name in ("OWNER_TYPE_ID", "OWNER_ID"))
+        owner = self.by_type(int(type_id or 0))
+        at = owner.find_live(int(owner_id or 0)) if owner else -1
+        if owner and at >= 0 and "LAST_ACTIVITY_TIME" in owner.fields:
+            owner.change(at, {"LAST_ACTIVITY_TIME": self.now()}, None)
 
     def set_products(
         self, entity: str | int, owner: int, rows: list[dict[str, Any]], *, silent: bool = False

@@ -17,6 +17,7 @@ from sandbox.bitrix24.wire import RELATIONS
 
 PAGE = 50
 _MAX_ID = 2**62
+_COMPUTED = "LAST_ACTIVITY_TIME"  # of rows that nobody has touched, for all of them at once
 
 _OPERATORS = ("!=%", "!%=", "!@", "!=", "!%", "=%", "%=", ">=", "<=", "!", "=", ">", "<", "@", "%")
 _TEXT_OPERATORS = {"%", "!%", "=%", "%=", "!=%", "!%="}
@@ -268,7 +269,7 @@ class TableQuery:
         if isinstance(node, Group):
             return all(self._vectorisable(child) for child in node.children)
         name, table = node.spec.name, self._table
-        if name in ("ID", table.created_field, table.modified_field):
+        if name in ("ID", table.created_field, table.modified_field, _COMPUTED):
             return node.operator in {"=", "@", "!", "!=", "!@", ">", ">=", "<", "<="}
         return table.own(name) is None
 
@@ -282,6 +283,10 @@ class TableQuery:
         arrays = {"ID": table.ids, table.created_field: table.created, table.modified_field: table.modified}
         if name in arrays:
             return _compare(arrays[name][low:high], node)
+        if name == _COMPUTED:
+            of_rows: Any = table.own(name)  # of numbers or of arrays of them
+            columns = (table.ids, table.hashes, table.created, table.modified)
+            return _compare(of_rows(*(column[low:high] for column in columns)), node)
         lut = self._luts.get(id(node))
         if lut is None:
             lut = np.array([node.test(value) for value in table.profile_values(name)], dtype=bool)

@@ -184,7 +184,8 @@ class Table:
 
     def _freeze_derived(self, position: int) -> None:
         """Columns derived from the modification time must not move with it."""
-        derived = {n: self.value(position, n) for n in ("MOVED_TIME", "DATE_CLOSED") if n in self.fields}
+        names = ("MOVED_TIME", "DATE_CLOSED", "LAST_ACTIVITY_TIME")
+        derived = {n: self.value(position, n) for n in names if n in self.fields}
         self.overlay[int(self.ids[position])] = derived | self.overlay.get(int(self.ids[position]), {})
         self.touched[position] = True
 

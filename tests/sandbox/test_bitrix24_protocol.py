@@ -68,12 +68,13 @@ def test_upper_case_filter_beside_lower_case_is_ignored(rest: Any) -> None:
     assert [row["ID"] for row in rest.result("user.get", FILTER={"ID": 3})] == ["3"]
 
 
-def test_deal_metadata_is_that_of_the_seed_table(rest: Any) -> None:
+def test_deal_metadata_is_that_of_the_seed_table_and_the_times_of_activity(rest: Any) -> None:
     fields = rest.result("crm.deal.fields")
     names = list(fields)
     assert names[0] == "ID"
+    assert names[-5:-3] == ["LAST_ACTIVITY_TIME", "LAST_ACTIVITY_BY"]
     assert names[-3:] == ["PARENT_ID_142", "PARENT_ID_149", "PARENT_ID_185"]
-    assert len(names) == 46
+    assert len(names) == 48
     assert fields["OPPORTUNITY"]["type"] == "double"
     assert fields["CONTACT_IDS"] | {"title": ""} == fields["CONTACT_IDS"] | {"title": "", "isMultiple": True}
     assert fields["PARENT_ID_142"]["type"] == "crm_entity"
