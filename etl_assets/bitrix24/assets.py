@@ -100,6 +100,8 @@ def description(entity: Entity, settings: Bitrix24Settings) -> str:
         how = f"**Partition** day of {kind}; a rerun upserts and deletes nothing."
     else:
         how = "**Snapshot**: each run replaces the table by what the portal says."
+    if entity.goes_with:
+        how += " Rows leave the view with their owner and come back with it."
     return (
         f"{entity.about}\n\n**Grain** one row per {', '.join(entity.key)}; the row read last wins, "
         f"and `bi.{entity.name}` shows it.  \n"
