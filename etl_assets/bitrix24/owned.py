@@ -20,6 +20,7 @@ from resources.clickhouse import Table
 from resources.clickhouse.table import LOADED_AT, literal, quote
 
 OWNERS_PER_COMMAND = 50
+CONTACTS_PER_QUERY = 5000
 CHATS_AT_ONCE = 500  # their messages are in memory together
 CHANGE_TIMES = ("DATE_MODIFY", "UPDATED_TIME", "LAST_UPDATED", "CHANGED_DATE", "DATE_UPDATE")
 OWNER = "$owner"  # stands for the owner's id in an entity's parameters
@@ -115,8 +116,11 @@ class LinksReader(ChildReader):
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
         parent = self.entity.parents[0]
-        self._owners = {"": self._changed_owners(parent, bounds)}
+        owners = self._changed_owners(parent, bounds)
         linked = self._changed_owners(parent, bounds, self._names_somebody(parent))
+        if parent == "crm_company" and bounds.since:
+            owners = linked = sorted({*owners, *self._companies(bounds)}, key=int)
+        self._owners = {"": owners}
         call = ListCall(self.entity.method, paging="single")
         asked = [{"id": int(owner)} for owner in linked]
         yield from self._records(
@@ -124,6 +128,30 @@ class LinksReader(ChildReader):
             for i, rows in self._of_owners("", linked, call, asked, bounds)
             for row in rows
         )
+
+    def _companies(self, bounds: Bounds) -> set[str]:
+        """Companies that contacts joined or left: that changes the contact and not the company."""
+        contacts = self._changed_owners("crm_contact", bounds)
+        found: set[str] = set()
+        for start in range(0, len(contacts), CONTACTS_PER_QUERY):
+            listed = ", ".join(map(literal, contacts[start : start + CONTACTS_PER_QUERY]))
+            for sql in self._company_queries(listed):
+                found |= {
+                    company for (company,) in self.warehouse.query(sql) if company not in (None, "", "0")
+                }
+        return found
+
+    def _company_queries(self, contacts: str) -> Iterator[str]:
+        """Where contacts name companies: in their rows, and in links, those of the past too."""
+        columns = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": "crm_contact"})}
+        own = f"{DATABASE}.crm_contact WHERE ID IN ({contacts})"
+        if "COMPANY_ID" in columns:
+            yield f"SELECT DISTINCT COMPANY_ID FROM {own}"
+        if "COMPANY_IDS" in columns:
+            yield f"SELECT DISTINCT arrayJoin(COMPANY_IDS) FROM {own}"
+        if self.warehouse.query(_COLUMNS, {"t": "crm_contact_company"}):
+            links = f"{DATABASE}.crm_contact_company WHERE CONTACT_ID IN ({contacts})"
+            yield f"SELECT DISTINCT COMPANY_ID FROM {links}"
 
     def _names_somebody(self, parent: str) -> str:
         present = {name for (name,) in self.warehouse.query(_COLUMNS, {"t": parent})}

@@ -105,11 +105,23 @@ def test_rows_without_an_id_are_all_here(place: House, table: str):
     assert there > 50
 
 
+def companies(place: House, table: str) -> list[tuple[Any, ...]]:
+    """(company, contact) of the companies that there are; contacts also name others."""
+    known = "COMPANY_ID IN (SELECT ID FROM bi.crm_company)"
+    return place.rows(f"SELECT COMPANY_ID, CONTACT_ID FROM bi.{table} WHERE {known} ORDER BY ALL")
+
+
 def test_companies_name_their_contacts(place: House):
-    known = "WHERE COMPANY_ID IN (SELECT ID FROM bi.crm_company)"  # some contacts name others
-    pairs = place.rows(f"SELECT COMPANY_ID, CONTACT_ID FROM bi.crm_contact_company {known} ORDER BY ALL")
-    assert place.rows("SELECT COMPANY_ID, CONTACT_ID FROM bi.crm_company_contact ORDER BY ALL") == pairs
-    assert pairs
+    assert companies(place, "crm_company_contact") == companies(place, "crm_contact_company") != []
+
+
+def test_a_contact_that_changes_its_company_moves_between_companies(place: House):
+    contact = next(r["ID"] for r in place.portal.expected("contact", "raw") if r["COMPANY_IDS"])
+    place.portal.clock.advance(1200)
+    place.portal.change("contact", contact, COMPANY_IDS=[place.live("company")[-1]])
+    place.feed("crm_contact")
+    place.feed("crm_contact_company", "crm_company_contact")
+    assert companies(place, "crm_company_contact") == companies(place, "crm_contact_company")
 
 
 def test_users_have_all_fields_of_the_portal(place: House):
