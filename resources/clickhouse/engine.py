@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +24,9 @@ from filelock import FileLock, Timeout
 from resources.clickhouse.errors import WarehouseError, explain
 from resources.http import register_secret
 
-LINGER_S = 0.6  # an engine stays open between inserts that follow each other at once
+LINGER_S = 0.6  # inserts that follow each other at once are one use of an engine
+REST_S = 60.0  # an engine that nobody uses gives its memory back
+LOOK_S = 0.1
 LOCK_TIMEOUT_S = 900
 MADV_DONTNEED = 4
 
@@ -80,9 +84,10 @@ class Server:
 class Embedded:
     """ClickHouse inside this process, in one directory.
 
-    The engine admits one process a directory, so an inter-process lock is held from opening to closing. It
-    is closed as soon as nobody writes or reads for `LINGER_S`: a load that waits for its source leaves the
-    warehouse to others.
+    The engine admits one process a directory, so an inter-process lock is held from opening to closing. When
+    another process waits for it, it is closed as soon as nobody here writes or reads for `LINGER_S`: a load
+    that waits for its source leaves the warehouse to others. Otherwise it stays open, for chdb 26 leaves some
+    threads, and three open files of each, behind whenever it is closed.
     """
 
     embedded = True
@@ -112,7 +117,7 @@ class Embedded:
         self._depth = 0
         self._client: Client | None = None
         self._lock = FileLock(f"{path}.lock", thread_local=False)
-        self._timer: threading.Timer | None = None
+        self._used_at = 0.0
 
     def warm_up(self) -> None:
         """Load and open the engine in the background: the first time takes most of a second."""
@@ -126,18 +131,13 @@ class Embedded:
     @contextmanager
     def session(self) -> Iterator[Client]:
         with self._mutex:
-            if self._timer:
-                self._timer.cancel()
             client = self._client or self._open()
             self._depth += 1
             try:
                 yield client
             finally:
                 self._depth -= 1
-                if not self._depth:
-                    self._timer = threading.Timer(LINGER_S, self.close)
-                    self._timer.daemon = True
-                    self._timer.start()
+                self._used_at = time.monotonic()
 
     def _open(self) -> Client:
         for other in list(self._by_path.values()):
@@ -145,7 +145,7 @@ class Embedded:
                 other.close()
         try:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=LOCK_TIMEOUT_S)
+            self._acquire()
         except Timeout:
             raise WarehouseError(
                 f"The embedded warehouse {self._path} has been in use by another process for {LOCK_TIMEOUT_S} s. "
@@ -162,7 +162,48 @@ class Embedded:
         if not Embedded._trimmed:
             Embedded._trimmed = True
             _forget_start_up_code()
+        self._used_at = time.monotonic()
+        threading.Thread(
+            target=self._watch, args=(self._client,), name="warehouse-watch", daemon=True
+        ).start()
         return self._client
+
+    def _acquire(self) -> None:
+        """Get the lock; whoever holds it can see that somebody waits. Raises Timeout or OSError."""
+        with suppress(Timeout):
+            self._lock.acquire(timeout=0)
+            return
+        with open(self._wanted_path, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # released when the file is closed, or its process killed
+            self._lock.acquire(timeout=LOCK_TIMEOUT_S)
+
+    @property
+    def _wanted_path(self) -> str:
+        return f"{self._path}.wanted"
+
+    def _is_wanted(self) -> bool:
+        with open(self._wanted_path, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _watch(self, client: Client) -> None:
+        """Close the engine when it rests and another process wants it, or when it rests for long."""
+        while True:
+            time.sleep(LOOK_S)
+            if not self._mutex.acquire(blocking=False):
+                continue
+            try:
+                if self._client is not client:
+                    return
+                rest = time.monotonic() - self._used_at
+                if rest >= LINGER_S and not self._depth and (rest >= REST_S or self._is_wanted()):
+                    self.close()
+                    return
+            finally:
+                self._mutex.release()
 
     def close(self) -> None:
         """Close the engine if nobody uses it; it opens again by itself."""

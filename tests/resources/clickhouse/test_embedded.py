@@ -1,10 +1,12 @@
 """The embedded engine: one process at a time, and for no longer than it writes; kills, full disks."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +101,31 @@ def test_a_process_that_waits_for_its_source_lets_others_in(local: WarehouseReso
     assert hears(other) == "done"
     assert other.wait(30) == 0
     assert local.query("SELECT ID, V FROM bi.rows ORDER BY ID") == [("1", 1), ("2", 2), ("3", 3)]
+
+
+def test_an_engine_that_nobody_else_wants_stays_open(
+    local: WarehouseResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it is closed it leaves threads and open files behind: a load of hours ran out of them."""
+    monkeypatch.setattr("resources.clickhouse.engine.LINGER_S", 0.01)
+    threads = []
+    for n in range(12):
+        put(local, f'{{"ID": "{n}", "V": 1}}')
+        time.sleep(0.3)
+        threads.append(len(os.listdir("/proc/self/task")))
+    assert threads[-1] - threads[3] < 10
+    assert local.query("SELECT count() FROM bi.rows") == [(12,)]
+
+
+def test_an_engine_that_rests_for_long_is_closed(
+    local: WarehouseResource, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.clickhouse.engine.REST_S", 0.7)
+    put(local, '{"ID": "1", "V": 1}')
+    held = Path(f"{local.url.removeprefix('chdb://')}.lock")
+    with held.open("a") as file:  # without telling the engine that it is wanted
+        fcntl.flock(file, fcntl.LOCK_EX)
+    assert local.query("SELECT count() FROM bi.rows") == [(1,)]
 
 
 def test_a_process_waits_for_the_one_that_writes(
