@@ -266,6 +266,9 @@ class MtsLinkClient:
             there = {_message_id(m) or str(n): m for n, m in enumerate(found.items)}  # one may come twice
             new = [m for key, m in there.items() if key not in seen]
             ended = len(found.items) < MESSAGES
+            if not new and not ended and not rising:  # all of one moment: the oldest may stand first
+                rising, query["fromMessageId"] = True, _message_id(found.items[0])
+                continue
             if not new and not ended:
                 raise Incomplete("MTS Link gives the same messages of a chat twice")
             if not new:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from resources.errors import PermanentSourceError
 from resources.http import install_log_redaction
-from resources.mts_link import Call, Ended, Exhausted, MtsLinkClient, Paging, Refused
+from resources.mts_link import Call, Ended, Exhausted, Incomplete, MtsLinkClient, Paging, Refused
 from sandbox.mts_link import OrgConfig, Server, serve
 from sandbox.mts_link.org import Clock
 
@@ -142,10 +142,11 @@ def test_a_message_that_stands_in_a_page_twice_comes_once(tmp_path: Path):
     assert len(found) == len(set(found)) == 245
 
 
+@pytest.mark.parametrize("moment", [range(21, 300), range(350)], ids=["most", "all"])
 @pytest.mark.parametrize("falling", [False, True])
-def test_messages_of_one_moment_come_in_any_order_of_a_page(tmp_path: Path, falling: bool):
+def test_messages_of_one_moment_come_in_any_order_of_a_page(tmp_path: Path, falling: bool, moment: range):
     with serve(OrgConfig(rate=None, channels=1, messages=350)) as server:
-        server.org.message_ms = lambda c, m: 1764000000000 + (0 if 20 < m < 300 else m)
+        server.org.message_ms = lambda c, m: 1764000000000 + (0 if m in moment else m)
         if falling:
             told = server.answers.messages
 
@@ -155,8 +156,19 @@ def test_messages_of_one_moment_come_in_any_order_of_a_page(tmp_path: Path, fall
             server.answers.messages = reverse
         path = f"/chats/channel/{server.org.chat_id(0)}/messages"
         found = ids(client(server, tmp_path).messages(path, server.org.chat_user(0), None, 100))
-    assert len(set(found)) == 350
-    assert server.stats.requests <= 5
+    assert len(set(found)) == len(found) == 350
+    assert server.stats.requests <= 6
+
+
+def test_a_chat_whose_pages_do_not_move_on_is_an_error(server: Server, tmp_path: Path):
+    told = server.answers.messages
+    server.answers.messages = lambda query, chat: told(
+        {k: v for k, v in query.items() if k != "fromMessageId"}, chat
+    )
+    path = f"/chats/channel/{server.org.chat_id(0)}/messages"
+    with pytest.raises(Incomplete, match="twice"):
+        list(client(server, tmp_path).messages(path, server.org.chat_user(0), None, 100))
+    assert server.stats.requests <= 3
 
 
 def test_the_last_page_of_a_chat_may_repeat_several_messages(tmp_path: Path):
