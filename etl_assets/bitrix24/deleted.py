@@ -22,6 +22,10 @@ asks for every candidate by its id, marks what is gone and loads what is missing
 instead (`sweep`, 2,500 a request): that also finds what counts hide, one row gone and another one missing in
 the same range, and works for lists that the portal does not count.
 
+Restoring a row moves no change time. So a run first asks for the rows that were marked in the last 60 days,
+and for the change times of what changed since the run before the last one: what came back, and what differs,
+is loaded.
+
 Nothing is marked when an answer was refused or cut short, when more than `BITRIX24_DELETED_SHARE_PCT` of a
 table or of a funnel would go at once, or when the webhook's user sees less than the time before: that looks
 like lost rights. Rows that are read by owner (product rows, links, comments, stage history, what belongs to

@@ -23,6 +23,7 @@ from resources.clickhouse.table import literal, quote
 
 IN_THE_BIN = timedelta(days=60)  # the portal keeps deleted rows for 30 days, longer if there are many
 AT_FIRST = timedelta(days=3)
+KEPT = 2  # comparisons that are noted
 IDS_PER_QUERY = 5000
 
 Part = tuple[ListCall, Window]
@@ -67,12 +68,12 @@ class Overlooked:
 
     def settled(self) -> None:
         """Note that the entity was compared: the next comparison looks back no further than needed."""
-        self._warehouse.note(self._note, json.dumps([*self._before, self._now.isoformat()][-2:]))
+        self._warehouse.note(self._note, json.dumps([*self._before, self._now.isoformat()][-KEPT:]))
 
     def _since(self) -> datetime:
-        """The comparison before the last one: rows that are marked at the second sight need as much."""
-        earliest = datetime.fromisoformat(self._before[0]) if self._before else self._now - AT_FIRST
-        return earliest - OVERLAP
+        """The comparison before the last one: a row may have been gone just while the last one looked."""
+        known = datetime.fromisoformat(self._before[0]) if len(self._before) == KEPT else None
+        return (known or self._now - AT_FIRST) - OVERLAP
 
     def _chunks(self) -> Iterator[list[int]]:
         found = self._warehouse.query(

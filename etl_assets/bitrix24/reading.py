@@ -22,6 +22,7 @@ from resources.bitrix24.envelope import mark_false
 from resources.bitrix24.faults import is_denied, is_gone
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import literal, quote
+from resources.errors import PermanentSourceError
 
 ROWS_PER_BATCH = 2500
 # Answers that mean "this type has no such thing", not "something went wrong".
@@ -145,13 +146,40 @@ _EXPECTED_EXTRAS = frozenset({"contacts", "fm", "entityTypeId", "isRecurring"})
 
 
 class ObjectReader(EntityReader):
-    """Objects with a field list: one scan of ids inside the window."""
+    """Objects with a field list: one scan of ids inside the window.
+
+    What happens in the timeline moves the time of activity and not the change time, so the change feed has
+    another scan for it. Partitions are days of the change time: their windows have none.
+    """
+
+    ACTIVITY = "LAST_ACTIVITY_TIME"
 
     def calls(self) -> list[ListCall]:
-        return [list_call(self.entity, self.structure)]
+        changed = list_call(self.entity, self.structure)
+        times = [f.key for f in self.structure.fields if f.name == self.ACTIVITY]
+        return [changed, *(replace(changed, modified=time) for time in times)]
+
+    def parts(self) -> list[tuple[ListCall, str]]:
+        return super().parts()[:1]
 
     def read(self, bounds: Bounds, resume: str | None) -> Iterator[Batch]:
-        return self._complete(self._scan(self.calls()[0], bounds, resume))
+        changed, *active = self.calls()
+        yield from self._complete(self._scan(changed, bounds, resume))
+        if bounds.since and not bounds.until:
+            for call in active:
+                yield from self._complete(self._active(call, bounds, changed.modified or ""))
+
+    def _active(self, call: ListCall, bounds: Bounds, change_time: str) -> Iterator[Batch]:
+        """Rows that were not changed, and in whose timeline something happened; none where the portal cannot
+        tell."""
+        try:
+            for batch in self._scan(call, bounds):
+                rows = batch.body.split(b"\n")
+                kept = [row for row in rows if not _reaches(orjson.loads(row).get(change_time), bounds.since)]
+                if kept:
+                    yield Batch(b"\n".join(kept), len(kept), batch.read_at)
+        except PermanentSourceError as refused:
+            self.log(f"{self.ACTIVITY} stays as it was when a row changed last: {refused.description}")
 
     def _complete(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return map(self._with_relations, batches) if self.structure.apart else batches
@@ -166,6 +194,14 @@ class ObjectReader(EntityReader):
         nothing = {column: [] for column, _ in apart}
         body = b"\n".join(orjson.dumps(row | relations.get(str(row["ID"]), nothing)) for row in rows)
         return Batch(body, batch.count, batch.read_at, batch.days, batch.progress)
+
+
+def _reaches(text: Any, since: datetime | None) -> bool:
+    """Whether a moment of the portal is at or after another."""
+    try:
+        return since is not None and datetime.fromisoformat(text) >= since
+    except (TypeError, ValueError):
+        return False
 
 
 class VariantsReader(EntityReader):
