@@ -2,8 +2,8 @@
 
 A first load of everything, then an hour without changes. Hours of waiting for the rate are cut short by a
 clock that organisation and client share, see `WaitingClock`. `--full` is the size of a company: 500 people,
-5,000 sessions, 50,000 participants, 100,000 messages; it takes an hour. `--count` is that size without a rate:
-only how many requests there are, in some minutes.
+5,000 sessions, 50,000 participants, 100,000 messages; it takes an hour. `--count` is that size without a
+rate, for the number of requests; it takes some minutes.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from cli.project import enter, err, out
-from etl_assets.loading import local_zone
 from etl_assets.mts_link.endpoints import BY_NAME, ENDPOINTS, Endpoint
 from etl_assets.mts_link.loads import emails
 from etl_assets.mts_link.reading import EARLIEST, WindowReader, period
@@ -208,7 +208,7 @@ class Extraction:
         self._endpoint, self._settings = endpoint, settings
         self._client: MtsLinkClient = resource.client
         self._scrubber = resource.scrubber
-        self._zone = local_zone(settings.zone)
+        self._zone = ZoneInfo(settings.zone)
         filtered = endpoint.name == "contacts_search" and not values
         self._path, self._query = self._filled(dict(settings.contacts_filter if filtered else values))
 

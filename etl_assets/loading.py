@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from itertools import chain, islice
 from typing import Any, Literal, Protocol
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -418,16 +417,6 @@ def plot_days(counts: list[tuple[date, int]]) -> str:
     figure.savefig(png, format="png")
     title = f"{counts[0][0]:%d.%m.%Y} – {counts[-1][0]:%d.%m.%Y}, {sum(c for _, c in counts):,} rows"
     return f"![rows by day](data:image/png;base64,{base64.b64encode(png.getvalue()).decode()})\n\n{title}"
-
-
-def local_zone(name: str) -> ZoneInfo:
-    """A zone by its name; a dagster.Failure for an unknown one."""
-    try:
-        return ZoneInfo(name)
-    except Exception:
-        raise dg.Failure(
-            f"Unknown time zone {name!r}: give an IANA name such as Europe/Moscow", allow_retries=False
-        ) from None
 
 
 __all__ = ["LOADED_AT", "Batch", "Bounds", "Loaded", "Reader", "Spent"]

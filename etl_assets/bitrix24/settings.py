@@ -10,21 +10,18 @@ import dagster as dg
 
 from etl_assets.bitrix24.assets import Bitrix24Settings
 from etl_assets.bitrix24.entities import ENTITIES
-from etl_assets.loading import local_zone
-from etl_assets.settings import given, mapping, number, past_day, text
+from etl_assets.settings import given, mapping, number, past_day, text, whole, zone
 from resources.bitrix24 import Bitrix24Resource
 from resources.bitrix24.fields import OVERRIDES
 
 
 def bitrix24_settings() -> Bitrix24Settings:
-    zone = text("BITRIX24_TIMEZONE", "Europe/Moscow")
-    local_zone(zone)
     return Bitrix24Settings(
         start_date=past_day("BITRIX24_START_DATE", "2020-01-01"),
-        zone=zone,
+        zone=zone("BITRIX24_TIMEZONE", "Europe/Moscow"),
         crons=_crons(mapping("BITRIX24_SCHEDULES")),
         types=_types(mapping("BITRIX24_TYPES")),
-        deleted_share_pct=number("BITRIX24_DELETED_SHARE_PCT", 20),
+        deleted_share_pct=number("BITRIX24_DELETED_SHARE_PCT", 20, least=0, most=100),
         running=configured(),
         history=_history(text("BITRIX24_HISTORY", "") or ""),
     )
@@ -93,12 +90,12 @@ def bitrix24_resource(later: bool = False) -> Bitrix24Resource:
         refresh_token=_secret(REFRESH_TOKEN, later),
         auth_url=text("BITRIX24_APP_AUTH_URL", "") or "",
         ca_bundle=text("BITRIX24_CA_BUNDLE", "") or None,
-        bucket_capacity=number("BITRIX24_RATE_CAPACITY", 50),
-        bucket_per_second=number("BITRIX24_RATE_PER_SECOND", 2),
-        bucket_reserve=number("BITRIX24_RATE_RESERVE", 1),
-        in_flight=int(number("BITRIX24_IN_FLIGHT", 4)),
-        batch_rows=int(number("BITRIX24_BATCH_ROWS", 2500)),
-        operating_limit_s=number("BITRIX24_OPERATING_LIMIT_S", 400),
+        bucket_capacity=number("BITRIX24_RATE_CAPACITY", 50, least=0),
+        bucket_per_second=number("BITRIX24_RATE_PER_SECOND", 2, above=0),
+        bucket_reserve=number("BITRIX24_RATE_RESERVE", 1, least=0),
+        in_flight=whole("BITRIX24_IN_FLIGHT", 4, least=1, most=32),
+        batch_rows=whole("BITRIX24_BATCH_ROWS", 2500, least=50),
+        operating_limit_s=number("BITRIX24_OPERATING_LIMIT_S", 400, least=0),
         state_dir=text("SVOD_STATE_DIR", "") or None,
     )
 

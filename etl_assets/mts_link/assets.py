@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
@@ -14,7 +15,6 @@ from etl_assets.loading import (
     column_schema,
     load_incremental,
     load_snapshot,
-    local_zone,
     report,
 )
 from etl_assets.mts_link.endpoints import ENDPOINTS, PRIVACY, Endpoint
@@ -169,7 +169,7 @@ def load_endpoint(
     client = mts_link.client
     if feed not in (None, NIGHTLY) and not endpoint.hourly and mark and client.now() - mark < REST:
         return skipped(endpoint, f"Read once a night; the last time was {mark:%Y-%m-%d %H:%M} UTC.")
-    zone = local_zone(settings.zone)
+    zone = ZoneInfo(settings.zone)
     oldest = {name: client.now() - timedelta(days=days) for name, days in settings.retention.items()}
     maker = RowMaker(endpoint, mts_link.scrubber, zone, settings.classes, oldest)
     source = Source(endpoint, settings, client, maker, zone)

@@ -8,9 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets.loading import local_zone
 from etl_assets.mts_link.endpoints import PRIVACY
-from etl_assets.settings import given, mapping, number, past_day, text
+from etl_assets.settings import cron, given, mapping, number, past_day, text, whole, zone
 from resources.mts_link import DEFAULT_URL, MtsLinkResource
 from resources.mts_link.client import RATE
 
@@ -35,19 +34,17 @@ class MtsLinkSettings:
 
 
 def mts_link_settings() -> MtsLinkSettings:
-    zone = text("MTS_LINK_TIMEZONE", "Europe/Moscow")
-    local_zone(zone)
     return MtsLinkSettings(
         start_date=past_day("MTS_LINK_START_DATE", "2020-01-01"),
-        zone=zone,
+        zone=zone("MTS_LINK_TIMEZONE", "Europe/Moscow"),
         classes=_classes(text("MTS_LINK_CLASSES", "")),
-        lookback_days=int(number("MTS_LINK_LOOKBACK_DAYS", 30)),
-        failed_share=number("MTS_LINK_FAILED_SHARE", 0.5),
-        message_pages=int(number("MTS_LINK_MESSAGE_PAGES", 10_000)),
+        lookback_days=whole("MTS_LINK_LOOKBACK_DAYS", 30, least=1),
+        failed_share=number("MTS_LINK_FAILED_SHARE", 0.5, least=0, most=1),
+        message_pages=whole("MTS_LINK_MESSAGE_PAGES", 10_000, least=1),
         contacts_filter=_filter(mapping("MTS_LINK_CONTACTS_FILTER")),
         retention=_retention(mapping("MTS_LINK_RETENTION_DAYS")),
-        hourly=_cron("MTS_LINK_HOURLY_CRON", HOURLY),
-        nightly=_cron("MTS_LINK_NIGHTLY_CRON", NIGHTLY),
+        hourly=cron("MTS_LINK_HOURLY_CRON", HOURLY),
+        nightly=cron("MTS_LINK_NIGHTLY_CRON", NIGHTLY),
     )
 
 
@@ -83,15 +80,6 @@ def _filter(chosen: Mapping[str, Any]) -> Mapping[str, str]:
     return {name: str(value) for name, value in chosen.items()}
 
 
-def _cron(name: str, default: str) -> str:
-    value = text(name, default)
-    try:  # Dagster has no other public way to ask
-        dg.ScheduleDefinition(name="probe", job_name="probe", cron_schedule=value)
-    except dg.DagsterError:
-        raise dg.Failure(f"{name} is no cron.", allow_retries=False) from None
-    return value
-
-
 def mts_link_resource(*, later: bool = False) -> MtsLinkResource:
     """The organisation; `later`: its secrets are read when a run begins, and stand in no definition."""
 
@@ -102,10 +90,10 @@ def mts_link_resource(*, later: bool = False) -> MtsLinkResource:
         token=secret(TOKEN),
         base_url=text("MTS_LINK_URL", DEFAULT_URL),
         oauth_token=secret("MTS_LINK_OAUTH_TOKEN") or None,
-        rate=number("MTS_LINK_RATE", RATE),
-        in_flight=int(number("MTS_LINK_IN_FLIGHT", 8)),
-        timeout_s=number("MTS_LINK_TIMEOUT_S", 30),
-        attempts=int(number("MTS_LINK_ATTEMPTS", 5)),
+        rate=number("MTS_LINK_RATE", RATE, least=0),
+        in_flight=whole("MTS_LINK_IN_FLIGHT", 8, least=1, most=32),
+        timeout_s=number("MTS_LINK_TIMEOUT_S", 30, above=0),
+        attempts=whole("MTS_LINK_ATTEMPTS", 5, least=1),
         ca_bundle=text("MTS_LINK_CA_BUNDLE", "") or None,
         state_dir=text("SVOD_STATE_DIR", "") or None,
         pseudonym_key=secret("MTS_LINK_PSEUDONYM_KEY") or None,

@@ -3,13 +3,12 @@
 import json
 import signal
 import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from sandbox.control import call
 from sandbox.mts_link.config import SIZES, OrgConfig
 from sandbox.mts_link.server import Server
 from sandbox.mts_link.server import serve as run
@@ -87,25 +86,10 @@ def _rate(text: str) -> float | None:
         raise typer.BadParameter("expected a number of requests such as 2, or off") from None
 
 
-def _call(port: int, operation: str, body: dict[str, Any] | None = None) -> None:
-    """Send one operation and print the answer."""
-    url = f"http://127.0.0.1:{port}/{operation}"
-    request = urllib.request.Request(url, json.dumps(body).encode() if body is not None else None)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            typer.echo(json.dumps(json.load(response), ensure_ascii=False, indent=2))
-    except urllib.error.HTTPError as error:
-        typer.echo(json.load(error)["error"], err=True)
-        raise typer.Exit(1) from None
-    except urllib.error.URLError:
-        typer.echo(f"no organisation answers on port {port}: start it with `serve`", err=True)
-        raise typer.Exit(1) from None
-
-
 @app.command()
 def advance(seconds: float, port: Port = DEFAULT_PORT) -> None:
     """Move the clock forward."""
-    _call(port, "control/advance", {"seconds": seconds})
+    call("organisation", port, "control/advance", {"seconds": seconds})
 
 
 @app.command()
@@ -115,13 +99,13 @@ def delete(
     port: Port = DEFAULT_PORT,
 ) -> None:
     """Take something away."""
-    _call(port, "control/delete", {"kind": kind, "id": id})
+    call("organisation", port, "control/delete", {"kind": kind, "id": id})
 
 
 @app.command()
 def write(chat: int, count: int = 1, port: Port = DEFAULT_PORT) -> None:
     """Write messages into a chat, by its number from 0."""
-    _call(port, "control/write", {"chat": chat, "count": count})
+    call("organisation", port, "control/write", {"chat": chat, "count": count})
 
 
 @app.command("change-session")
@@ -131,7 +115,7 @@ def change_session(
     port: Port = DEFAULT_PORT,
 ) -> None:
     """Change a session."""
-    _call(port, "control/change-session", {"id": id, **json.loads(values)})
+    call("organisation", port, "control/change-session", {"id": id, **json.loads(values)})
 
 
 @app.command()
@@ -143,16 +127,21 @@ def faults(
     port: Port = DEFAULT_PORT,
 ) -> None:
     """Show, add or clear fault rules."""
-    _call(port, "control/faults", {"add": [json.loads(text) for text in rule or ()], "clear": clear})
+    call(
+        "organisation",
+        port,
+        "control/faults",
+        {"add": [json.loads(text) for text in rule or ()], "clear": clear},
+    )
 
 
 @app.command()
 def stats(port: Port = DEFAULT_PORT) -> None:
     """Requests by status and route, requests a second."""
-    _call(port, "stats")
+    call("organisation", port, "stats")
 
 
 @app.command("reset-stats")
 def reset_stats(port: Port = DEFAULT_PORT) -> None:
     """Start counting anew."""
-    _call(port, "control/reset-stats", {})
+    call("organisation", port, "control/reset-stats", {})

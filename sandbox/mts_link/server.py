@@ -204,8 +204,10 @@ class Handler(BaseHTTPRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def do_POST(self) -> None:
-        size = int(self.headers.get("Content-Length", 0))
-        self._operate(self.rfile.read(size))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if urlsplit(self.path).path == "/stats":
+            return self._json(200, self.owner.stats.report())
+        return self._operate(body)
 
     def do_GET(self) -> None:
         owner, path = self.owner, urlsplit(self.path).path

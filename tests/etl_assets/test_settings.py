@@ -9,6 +9,7 @@ from etl_assets import settings
 from etl_assets.bitrix24.settings import bitrix24_resource, bitrix24_settings
 from etl_assets.metrika.level4_settings import level4_settings
 from etl_assets.metrika.settings import metrika_resource, metrika_settings
+from etl_assets.mts_link.settings import mts_link_resource, mts_link_settings
 from etl_assets.mts_vats.settings import mts_vats_resource
 from etl_assets.ttm.settings import ttm_settings
 
@@ -16,7 +17,8 @@ from etl_assets.ttm.settings import ttm_settings
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("BITRIX24_TIMEZONE", "Moscow", "Unknown time zone 'Moscow'"),
+        ("BITRIX24_TIMEZONE", "Moscow", "BITRIX24_TIMEZONE must be an IANA name"),
+        ("BITRIX24_DELETED_SHARE_PCT", "-1", "BITRIX24_DELETED_SHARE_PCT must be at least 0"),
         ("BITRIX24_SCHEDULES", "*/5 * * * *", "BITRIX24_SCHEDULES must be a JSON object"),
         ("BITRIX24_SCHEDULES", "[]", "BITRIX24_SCHEDULES must be a JSON object"),
         ("BITRIX24_TYPES", '{"crm_deal": "Int64"}', "BITRIX24_TYPES: crm_deal must be an object of columns"),
@@ -38,6 +40,14 @@ def test_a_malformed_setting_is_named(name: str, value: str, said: str, monkeypa
     [
         (settings.warehouse_resource, "CLICKHOUSE_INSERT_ROWS", "0", "must be at least 1"),
         (settings.warehouse_resource, "CLICKHOUSE_INSERT_ROWS", "1.5", "must be a whole number"),
+        (bitrix24_resource, "BITRIX24_BATCH_ROWS", "2500.5", "must be a whole number"),
+        (bitrix24_resource, "BITRIX24_IN_FLIGHT", "99", "must be at most 32"),
+        (mts_link_settings, "MTS_LINK_LOOKBACK_DAYS", "-1", "must be at least 1"),
+        (mts_link_settings, "MTS_LINK_FAILED_SHARE", "-1", "must be at least 0"),
+        (mts_link_settings, "MTS_LINK_MESSAGE_PAGES", "0", "must be at least 1"),
+        (mts_link_settings, "MTS_LINK_TIMEZONE", "Moscow", "must be an IANA name"),
+        (mts_link_settings, "MTS_LINK_HOURLY_CRON", "often", "is no cron"),
+        (mts_link_resource, "MTS_LINK_RATE", "-2", "must be at least 0"),
         (mts_vats_resource, "MTS_VATS_CONCURRENCY", "0", "must be at least 1"),
         (mts_vats_resource, "MTS_VATS_CONCURRENCY", "9", "must be at most 8"),
         (mts_vats_resource, "MTS_VATS_PAGE_SIZE", "-1", "must be at least 1"),
