@@ -19,9 +19,9 @@ class Inbox:
         self._new, self._taken = directory / NEW, directory / TAKEN
 
     def put(self, event: Mapping[str, Any]) -> None:
-        """Keep one event."""
+        """Keep one event. It begins a line of its own, whatever a full disk left before it."""
         with self._locked(), self._new.open("ab") as file:
-            file.write(json.dumps(event).encode() + b"\n")
+            file.write(b"\n" + json.dumps(event).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -34,7 +34,7 @@ class Inbox:
         with self._locked():
             if self._new.exists():
                 with self._taken.open("ab") as file:
-                    file.write(self._new.read_bytes())
+                    file.write(b"\n" + self._new.read_bytes())
                     file.flush()
                     os.fsync(file.fileno())
                 self._new.unlink()

@@ -116,6 +116,17 @@ def test_taken_events_come_again_until_they_are_done(tmp_path: Path):
     assert Inbox(tmp_path).take() == []
 
 
+def test_a_line_that_a_full_disk_cut_short_takes_no_event_with_it(tmp_path: Path):
+    inbox = Inbox(tmp_path)
+    for event in "AB":
+        inbox.put({"event": event})
+        (tmp_path / "bitrix24-events.jsonl").open("ab").write(b'{"event": "ha')
+    assert inbox.take() == [{"event": "A"}, {"event": "B"}]
+    (tmp_path / "bitrix24-events.taken.jsonl").open("ab").write(b'{"event": "ha')
+    inbox.put({"event": "C"})
+    assert inbox.take() == [{"event": "A"}, {"event": "B"}, {"event": "C"}]
+
+
 @given(st.lists(st.tuples(st.text(), st.text())))
 def test_no_form_breaks_the_reading(form: list[tuple[str, str]]):
     json.dumps(nested(form))
