@@ -28,7 +28,9 @@ from resources.clickhouse.table import quote
 from resources.errors import PermanentSourceError, TransientSourceError
 
 SCREEN_RANGES = PAGE - 1  # with the range above them, the commands of one request
-SCREEN_ROWS = 500  # of a range at least, so that small tables share a request
+SCREEN_ROWS = 10  # of a range at least, so that small tables share a request
+LARGE = 100_000  # rows of a table that is worth a request of its own
+FEWER_RANGES = 40  # of smaller ones: five of them share four requests
 SWEEP_ROWS = 100_000  # of a range, whose ids are compared at once
 FEW = 20  # so many rows of one funnel are no sign of lost rights, whatever their share
 RANGES_PER_QUERY = 2000
@@ -176,7 +178,7 @@ class Sides:
         cuts, highest, rows = self.warehouse.query(sql)[0]
         if not highest:
             return []
-        wanted = min(SCREEN_RANGES, -(-int(rows) // rows_each))
+        wanted = min(SCREEN_RANGES if rows >= LARGE else FEWER_RANGES, -(-int(rows) // rows_each))
         chosen = [int(cuts[SCREEN_RANGES * n // wanted - 1]) for n in range(1, wanted)]
         return sorted({*chosen, int(highest)} - {0})
 
