@@ -118,6 +118,7 @@ class Embedded:
         self._client: Client | None = None
         self._lock = FileLock(f"{path}.lock", thread_local=False)
         self._used_at = 0.0
+        self._closed = threading.Event()
 
     def warm_up(self) -> None:
         """Load and open the engine in the background: the first time takes most of a second."""
@@ -162,9 +163,9 @@ class Embedded:
         if not Embedded._trimmed:
             Embedded._trimmed = True
             _forget_start_up_code()
-        self._used_at = time.monotonic()
+        self._used_at, self._closed = time.monotonic(), threading.Event()
         threading.Thread(
-            target=self._watch, args=(self._client,), name="warehouse-watch", daemon=True
+            target=self._watch, args=(self._closed,), name="warehouse-watch", daemon=True
         ).start()
         return self._client
 
@@ -182,26 +183,22 @@ class Embedded:
         return f"{self._path}.wanted"
 
     def _is_wanted(self) -> bool:
-        with open(self._wanted_path, "a") as file:
-            try:
+        try:
+            with open(self._wanted_path, "a") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except OSError:  # somebody holds it, or the folder is gone
+            return True
         return False
 
-    def _watch(self, client: Client) -> None:
+    def _watch(self, closed: threading.Event) -> None:
         """Close the engine when it rests and another process wants it, or when it rests for long."""
-        while True:
-            time.sleep(LOOK_S)
+        while not closed.wait(LOOK_S):
             if not self._mutex.acquire(blocking=False):
                 continue
             try:
-                if self._client is not client:
-                    return
                 rest = time.monotonic() - self._used_at
-                if rest >= LINGER_S and not self._depth and (rest >= REST_S or self._is_wanted()):
+                if not closed.is_set() and rest >= LINGER_S and (rest >= REST_S or self._is_wanted()):
                     self.close()
-                    return
             finally:
                 self._mutex.release()
 
@@ -211,6 +208,7 @@ class Embedded:
             if self._depth or self._client is None:
                 return
             client, self._client = self._client, None
+            self._closed.set()
             try:
                 client.close()
             finally:

@@ -190,10 +190,16 @@ class WarehouseResource(dg.ConfigurableResource):
             if change.created:
                 client.command(f"CREATE DATABASE IF NOT EXISTS {quote(table.database)}{self._on_cluster}")
                 client.command(self._ddl(table))
-            else:
-                self._add_columns(client, table, existing)
+                new = True
+            else:  # a table that a view needed, with the columns known then, is new as long as it is blank
+                new = bool(change) and self._is_blank(client, table)
+                self._add_columns(client, table, existing, in_order=new)
             viewed = self._ensure_view(client, table)
-            return table, SchemaChange(change.created, change.added, change.retyped, viewed)
+            return table, SchemaChange(new, change.added, change.retyped, viewed)
+
+    @staticmethod
+    def _is_blank(client: Client, table: Table) -> bool:
+        return not client.query(f"SELECT 1 FROM {table.sql_name} LIMIT 1").result_rows
 
     def _ddl(self, table: Table, stage: str | None = None) -> str:
         engine = self._table_engine(table)
@@ -205,13 +211,19 @@ class WarehouseResource(dg.ConfigurableResource):
         version = [LOADED_AT, DELETED] if table.tombstones else [LOADED_AT]
         return self._engine("ReplacingMergeTree", *version)
 
-    def _add_columns(self, client: Client, table: Table, existing: Mapping[str, tuple[str, str]]) -> None:
-        parts = []
+    def _add_columns(
+        self, client: Client, table: Table, existing: Mapping[str, tuple[str, str]], *, in_order: bool
+    ) -> None:
+        """New columns come last, where nobody's position changes, or `in_order`."""
+        parts, before = [], ""
         for name, type_, comment in table.definitions():
             if name not in existing:
-                parts.append(f"ADD COLUMN IF NOT EXISTS {quote(name)} {type_} COMMENT {literal(comment)}")
+                place = f" AFTER {quote(before)}" if in_order and before else ""
+                column = f"{quote(name)} {type_} COMMENT {literal(comment)}{place}"
+                parts.append(f"ADD COLUMN IF NOT EXISTS {column}")
             elif comment and existing[name][1] != comment:
                 parts.append(f"COMMENT COLUMN {quote(name)} {literal(comment)}")
+            before = name
         if parts:
             client.command(f"ALTER TABLE {table.sql_name}{self._on_cluster} {', '.join(parts)}")
 

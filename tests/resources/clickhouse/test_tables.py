@@ -66,6 +66,19 @@ def test_a_new_field_becomes_a_column_and_shows_in_the_view(warehouse: Warehouse
     assert not warehouse.plan(wanted)[1]
 
 
+def test_a_table_that_only_a_view_needed_is_new_with_its_first_row(
+    warehouse: WarehouseResource, name: str
+) -> None:
+    """It was made with the columns known then: what comes beside them is no drift and stands in its place."""
+    warehouse.ensure(table(name, TITLE))
+    fitted, change = warehouse.ensure(table(name, Column("UF_NEW", "UF_NEW", INTEGER), TITLE))
+    assert change.created
+    assert viewed(warehouse, name) == ["ID", "UF_NEW", "TITLE", "dt_inserted"]
+    put(warehouse, fitted, '{"ID": "1", "UF_NEW": 7}')
+    _, later = warehouse.ensure(table(name, Column("UF_NEW", "UF_NEW", INTEGER), TITLE, Column("X", "X")))
+    assert (later.created, later.added) == (False, ("X",))
+
+
 def test_a_removed_field_keeps_its_column(warehouse: WarehouseResource, name: str) -> None:
     full = table(name, TITLE, Column("OLD", "OLD"))
     warehouse.ensure(full)
