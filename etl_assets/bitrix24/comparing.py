@@ -22,12 +22,12 @@ from etl_assets.bitrix24.reading import NOT_HERE, EntityReader, code_of
 from etl_assets.bitrix24.reconcile import Differences, Range, differences, ranges_of, swept
 from etl_assets.bitrix24.structure import DATABASE, list_call, table_of
 from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall, Window, failure
-from resources.bitrix24.client import OddCounts, Uncounted
+from resources.bitrix24.client import Counted, OddCounts, Uncounted
 from resources.clickhouse import Table, WarehouseResource
 from resources.clickhouse.table import quote
 from resources.errors import PermanentSourceError, TransientSourceError
 
-SCREEN_RANGES = PAGE - 1  # with the range above them, the commands of one request
+SCREEN_RANGES = PAGE - 2  # with the range above them and what changed lately, the commands of one request
 SCREEN_ROWS = 10  # of a range at least, so that small tables share a request
 LARGE = 100_000  # rows of a table that is worth a request of its own
 FEWER_RANGES = 40  # of smaller ones: five of them share four requests
@@ -245,7 +245,7 @@ class Comparer:
         self._overlooked: dict[str, Overlooked] = {}
         self._taken_in: dict[str, Compared | dg.Failure] = {}
 
-    def openings(self, entities: Sequence[Entity]) -> list[tuple[ListCall, Window]]:
+    def openings(self, entities: Sequence[Entity], *, sweep: bool) -> list[tuple[ListCall, Window]]:
         """Begin with what counts cannot show: its first pages, for a request that is made anyway."""
         for entity in entities:
             mark = self._warehouse.watermark(f"{DATABASE}/{entity.name}")
@@ -253,7 +253,8 @@ class Comparer:
                 calls = [call for call, _ in self._parts_of(entity)] if mark else []
                 if mark:
                     self._overlooked[entity.name] = Overlooked(self._warehouse, entity, calls, mark)
-        return [part for entity in self._overlooked.values() for part in entity.openings]
+        begun = self._overlooked.values()
+        return [p for over in begun for p in (*over.openings, *(over.changed if sweep else ()))]
 
     def take_in(self, entities: Sequence[Entity]) -> None:
         """Load rows that came back or changed while nobody saw it, so that counts tell of the others."""
@@ -263,6 +264,7 @@ class Comparer:
                 overlooked = self._overlooked.get(entity.name)
                 if overlooked and (ids := overlooked.ids(self._client)):
                     self._load(entity, ids, [], done)
+                    self._screens.pop(entity.name, None)  # it was counted without them
                 self._taken_in[entity.name] = done
             except dg.Failure as failed:  # its comparison raises it
                 self._taken_in[entity.name] = failed
@@ -331,10 +333,15 @@ class Comparer:
                     raise
                 self._log(f"{entity.name} is counted by itself: {failed.description}")
         screens = [screen for of_one in found.values() for screen in of_one]
-        asked = [screen.sides.counting(wanted) for screen in screens for wanted in screen.ranges]
+        changed = {name: over.changed for name in found if (over := self._overlooked.get(name))}
+        asked: list[Counted] = [s.sides.counting(wanted) for s in screens for wanted in s.ranges]
+        asked += [part for parts in changed.values() for part in parts]
         totals = iter(self._client.totals(asked))
         for screen in screens:
             screen.there = [next(totals) for _ in screen.ranges]
+        for name, parts in changed.items():
+            if parts:
+                self._overlooked[name].counted([next(totals) for _ in parts])
         return found
 
     def _counted_here(self, sides: Sides) -> Screen:

@@ -85,7 +85,7 @@ def build_deleted_objects(settings: Bitrix24Settings) -> dg.AssetsDefinition:
             run_id=context.run.run_id,
             log=context.log.info,
         )
-        openings = [] if config.offline or config.inbox else comparer.openings(chosen)
+        openings = [] if config.offline or config.inbox else comparer.openings(chosen, sweep=config.sweep)
         guard_rights(bitrix24.client, warehouse, confirmed=config.confirm, openings=openings)
         failed: list[dg.Failure] = []
         if config.offline:
@@ -117,9 +117,9 @@ def compare_all(
     """Compare one after another: an entity that fails never stops the others."""
     done: list[Compared] = []
     failed: list[dg.Failure] = []
-    comparer.take_in(entities)
     if not sweep:
         comparer.screen(entities)
+    comparer.take_in(entities)
     for entity in entities:
         try:
             done.append(comparer.sweep(entity) if sweep else comparer.compare(entity))

@@ -17,7 +17,7 @@ import orjson
 from etl_assets.bitrix24.deletions import MARKS
 from etl_assets.bitrix24.entities import Entity
 from etl_assets.loading import OVERLAP
-from resources.bitrix24 import PAGE, Bitrix24Client, ListCall, Window
+from resources.bitrix24 import PAGE, Bitrix24Client, CommandError, ListCall, Window
 from resources.clickhouse import WarehouseResource
 from resources.clickhouse.table import literal, quote
 
@@ -30,9 +30,10 @@ Part = tuple[ListCall, Window]
 
 
 class Overlooked:
-    """One entity's rows to be looked at by id, whatever the counts say.
+    """One entity's rows to be looked at by id, though the counts of its ids agree.
 
-    Every call fits a page as a rule, so the opening pages of many entities share a request.
+    Marked rows fit a page as a rule, so the opening pages of many entities share a request. Rows that changed
+    lately are counted first, and read only where both sides count differently.
     """
 
     def __init__(
@@ -53,8 +54,26 @@ class Overlooked:
 
     @property
     def openings(self) -> list[Part]:
-        """The scans that `ids` will make."""
-        return [*self._marked, *self._changed]
+        """The scans that `ids` will make whatever the counts."""
+        return self._marked
+
+    @property
+    def changed(self) -> list[Part]:
+        """The lists of rows that changed lately, to be counted."""
+        return self._changed
+
+    def counted(self, there: Sequence[int | CommandError]) -> None:
+        """How many rows of each list in `changed` the portal counts: as many as here are not read again.
+
+        Where a row that was overlooked and one that went make up for each other, the next comparison sees the
+        first: the other is marked by then.
+        """
+        time = quote(self._entity.modified or "")
+        since = f"fromUnixTimestamp64Milli(toInt64({int(self._since().timestamp())}000), 'UTC')"
+        sql = f"SELECT count() FROM bi.{quote(self._entity.name)} WHERE {time} >= {since}"
+        here = int(self._warehouse.query(sql)[0][0])
+        if sum(t for t in there if isinstance(t, int)) == here and all(isinstance(t, int) for t in there):
+            self._changed = []
 
     def ids(self, client: Bitrix24Client) -> list[int]:
         """Marked rows that the portal lists again, and rows that are not here as they were changed there."""
@@ -73,7 +92,7 @@ class Overlooked:
     def _since(self) -> datetime:
         """The comparison before the last one: a row may have been gone just while the last one looked."""
         known = datetime.fromisoformat(self._before[0]) if len(self._before) == KEPT else None
-        return (known or self._now - AT_FIRST) - OVERLAP
+        return ((known or self._now - AT_FIRST) - OVERLAP).replace(microsecond=0)
 
     def _chunks(self) -> Iterator[list[int]]:
         found = self._warehouse.query(

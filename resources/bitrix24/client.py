@@ -28,6 +28,10 @@ ODD_PAGES = 4  # so many pages in a row that disagree with their count end the r
 LOG = logging.getLogger("svod.bitrix24")
 
 
+# What is counted: a list, what changed of it in a window, or any method with its parameters.
+Counted = ListCall | tuple[ListCall, Window] | tuple[str, Mapping[str, Any]]
+
+
 class OddCounts(TransientSourceError):
     """Pages and the portal's counts of their rows keep disagreeing: nothing can be concluded from them."""
 
@@ -130,18 +134,28 @@ class Bitrix24Client:
             self._scanner.prefetched[name] = Opening(parts[0][0], last, min(at for _, at in parts.values()))
         return answers
 
-    def totals(self, calls: Sequence[ListCall | tuple[str, Mapping[str, Any]]]) -> list[int | CommandError]:
+    def totals(self, calls: Sequence[Counted]) -> list[int | CommandError]:
         """How many rows the portal counts for each call, in its order; the rows themselves are not read.
 
         Counting is slow on large lists (minutes for millions of rows), so this is for checks, never for
         reading.
         """
-        jobs = (Job(index, _counting(call)) for index, call in enumerate(calls))
+        jobs = (Job(index, self._counting(call)) for index, call in enumerate(calls))
         answers: list[int | CommandError] = [0] * len(calls)
         for settled, _ in self._packer.stream(jobs, len(calls)):
             for job, outcome in settled:
                 answers[job.key] = outcome.error if outcome.error else int(outcome.total or 0)
         return answers
+
+    def _counting(self, call: Counted) -> Command:
+        if isinstance(call, ListCall):
+            return Command(call.method, ListQuery(call, ALL).page(counted=True))
+        what, within = call
+        if isinstance(what, ListCall) and isinstance(within, Window):
+            return Command(what.method, self._scanner.query(what, within).page(counted=True))
+        assert isinstance(what, str)
+        assert isinstance(within, Mapping)
+        return Command(what, f"{what}?{bracket({**within, 'start': 0})}")
 
     def call_v3(self, method: str, params: Mapping[str, Any]) -> Any:
         """The decoded `result` of one method of REST 3.0, whose address and errors differ."""
@@ -322,13 +336,6 @@ class Bitrix24Client:
                 f"Bitrix24 {call.method}: the portal ignores the filter `>{call.cursor}`."
             )
         return last
-
-
-def _counting(call: ListCall | tuple[str, Mapping[str, Any]]) -> Command:
-    if isinstance(call, ListCall):
-        return Command(call.method, ListQuery(call, ALL).page(counted=True))
-    method, params = call
-    return Command(method, f"{method}?{bracket({**params, 'start': 0})}")
 
 
 def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,17 @@ def test_deleted_rows_leave_the_view_and_are_listed_with_their_last_row(place: H
     assert stats["http_requests"] <= 12
 
 
+def test_rows_that_changed_lately_are_counted_and_not_read_again(place: House):
+    """However many: the change feed has read them."""
+    reconciled(place, "crm_deal")
+    for deal in place.live("deal"):
+        place.portal.change(2, deal, TITLE="changed today")
+    place.feed("crm_deal")
+    with place.counted() as stats:
+        reconciled(place, "crm_deal")
+    assert stats["http_requests"] <= 2
+
+
 def test_nothing_to_do_costs_two_requests_and_marks_nothing(place: House):
     reconciled(place, "crm_deal")
     before = place.value("SELECT count() FROM bitrix24.deleted_objects")
