@@ -14,6 +14,7 @@ from etl_assets.bitrix24.health import KEY as HEALTH
 from etl_assets.loading import FEED_TAG
 from etl_assets.partitions import daily, today
 
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 Job: TypeAlias = Any  # Dagster exports no name for what define_asset_job gives
 
 
@@ -36,6 +37,7 @@ def build_schedules(settings: Bitrix24Settings) -> tuple[list[Job], list[dg.Sche
         _of_asset("bitrix24_health", HEALTH, HEALTH_CRON, how, settings),
         *feeds,
     ]
+    built.append(_weekly_children(settings))
     sweep = _weekly_sweep(compared[0], settings)
     return [job for job, _ in built], [*(schedule for _, schedule in built), sweep]
 
@@ -84,6 +86,37 @@ def _weekly_sweep(comparison: Job, settings: Bitrix24Settings) -> dg.ScheduleDef
         description="Reads all ids of the portal: finds what counts hide, and works where there are none. "
         f"`{SWEEP_CRON}`, {settings.zone}.",
     )
+
+
+CHILDREN, CHILDREN_CRON = "bitrix24_children", "30 5 * * 0"
+READ_BY_OWNER = ("product_rows", "links", "owned", "comments", "open_line_messages")
+
+
+def _weekly_children(settings: Bitrix24Settings) -> tuple[Job, dg.ScheduleDefinition]:
+    """What is read by owner, of all owners: a tick asks only for those that changed."""
+    names = [e.name for e in ENTITIES if e.modified and e.strategy in READ_BY_OWNER]
+    job = dg.define_asset_job(
+        CHILDREN,
+        selection=dg.AssetSelection.assets(*([DATABASE, name] for name in names))
+        - dg.AssetSelection.checks(*build_checks()),
+        executor_def=dg.in_process_executor,
+        description="Reads everything that is read by owner (product rows, links, comments, what belongs to "
+        "tasks) for all owners: nothing tells when an owner was deleted and restored between two looks.",
+    )
+    partitions = daily(settings.start_date, settings.zone)
+
+    @dg.schedule(
+        name=CHILDREN,
+        job=job,
+        cron_schedule=CHILDREN_CRON,
+        execution_timezone=settings.zone,
+        default_status=_status(settings),
+        description=f"Product rows, links, comments of all owners: `{CHILDREN_CRON}`, {settings.zone}.",
+    )
+    def _schedule() -> dg.RunRequest:
+        return dg.RunRequest(tags={RANGE_START: settings.start_date, RANGE_END: today(partitions)})
+
+    return job, _schedule
 
 
 HEALTH_CRON = "50 * * * *"

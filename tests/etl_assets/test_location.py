@@ -86,6 +86,7 @@ SCHEDULES = {
     "bitrix24_reconciliation": "30 3 * * *",
     "bitrix24_structure": "30 2 * * *",
     "bitrix24_sweep": "30 4 * * 0",
+    "bitrix24_children": "30 5 * * 0",
     "bitrix24_work": "*/15 * * * *",
 }
 

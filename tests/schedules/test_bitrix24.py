@@ -15,7 +15,8 @@ from etl_assets.loading import FEED_TAG
 from tests.etl_assets.house import QUIET, ZONE, House, day, failures, house, key, small_portal
 
 Settings = Callable[..., dg.Definitions]
-APART = ("bitrix24_checks", "bitrix24_reconciliation", "bitrix24_sweep", "bitrix24_health")
+CHILDREN = "bitrix24_children"
+APART = ("bitrix24_checks", "bitrix24_reconciliation", "bitrix24_sweep", "bitrix24_health", CHILDREN)
 NAMES = {
     FEED: "bitrix24_change_feed",
     WORK: "bitrix24_work",
