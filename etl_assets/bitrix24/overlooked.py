@@ -63,16 +63,16 @@ class Overlooked:
         return self._changed
 
     def counted(self, there: Sequence[int | CommandError]) -> None:
-        """How many rows of each list in `changed` the portal counts: as many as here are not read again.
+        """How many rows of each list in `changed` the portal counts: no more than here are not read again.
 
-        Where a row that was overlooked and one that went make up for each other, the next comparison sees the
-        first: the other is marked by then.
+        Where rows that went make up for one that was overlooked, the next comparison sees it: they are marked
+        by then.
         """
         time = quote(self._entity.modified or "")
         since = f"fromUnixTimestamp64Milli(toInt64({int(self._since().timestamp())}000), 'UTC')"
         sql = f"SELECT count() FROM bi.{quote(self._entity.name)} WHERE {time} >= {since}"
         here = int(self._warehouse.query(sql)[0][0])
-        if sum(t for t in there if isinstance(t, int)) == here and all(isinstance(t, int) for t in there):
+        if sum(t for t in there if isinstance(t, int)) <= here and all(isinstance(t, int) for t in there):
             self._changed = []
 
     def ids(self, client: Bitrix24Client) -> list[int]:
